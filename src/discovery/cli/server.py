@@ -1,0 +1,162 @@
+"""`coral-discovery`: the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from discovery import __version__
+from discovery.cli.common import run
+from discovery.config import LogFormat, LogLevel, ServerSettings, load_settings
+
+ENV_PREFIX = "CORAL_DISCOVERY_"
+
+_DEFAULTS = ServerSettings()
+
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help is there in half the time
+)
+
+
+def _option(name: str, text: str, metavar: str | None = None, **kwargs: Any) -> Any:  # noqa: ANN401 - as typer.Option
+    """Return the option for the setting `name`, with its environment variable."""
+    flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
+    return typer.Option(flag, envvar=variable, help=text, metavar=metavar, **kwargs)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"coral-discovery {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str,
+        _option("host", "Address to listen on. Empty: every address, IPv4 and IPv6.", "ADDRESS"),
+    ] = _DEFAULTS.host,
+    port: Annotated[
+        int, _option("port", "Port to listen on; 0 lets the system choose.", "PORT")
+    ] = _DEFAULTS.port,
+    store: Annotated[
+        str,
+        _option(
+            "store", "Where registrations live: memory, or redis://HOST:PORT/DB and others.", "URL"
+        ),
+    ] = _DEFAULTS.store,
+    ttl: Annotated[
+        int, _option("ttl", "How long a registration holds without a heartbeat.", "SECONDS")
+    ] = _DEFAULTS.ttl,
+    cleanup_interval: Annotated[
+        float,
+        _option("cleanup_interval", "How often expired registrations are cleaned up.", "SECONDS"),
+    ] = _DEFAULTS.cleanup_interval,
+    drain_timeout: Annotated[
+        float,
+        _option("drain_timeout", "How long a stop waits for calls in flight.", "SECONDS"),
+    ] = _DEFAULTS.drain_timeout,
+    tls_cert: Annotated[
+        Path | None,
+        _option("tls_cert", "Certificate and its chain, PEM; then the port speaks TLS.", "FILE"),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, _option("tls_key", "The certificate's private key, PEM.", "FILE")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        _option("tls_client_ca", "Let in only clients with a certificate of these CAs.", "FILE"),
+    ] = None,
+    cors_origin: Annotated[
+        list[str],
+        _option("cors_origin", "Let pages of this origin call; repeatable, * for any.", "ORIGIN"),
+    ] = [],  # noqa: B006 - typer's way; nobody changes it
+    trusted_proxy: Annotated[
+        list[str],
+        _option("trusted_proxy", "Believe this proxy's X-Forwarded-For; repeatable.", "CIDR"),
+    ] = [],  # noqa: B006
+    max_connections: Annotated[
+        int, _option("max_connections", "Connections in all; 0 for no limit.", "N")
+    ] = _DEFAULTS.max_connections,
+    max_connections_per_address: Annotated[
+        int,
+        _option(
+            "max_connections_per_address", "Of each address, or IPv6 /64; 0 for no limit.", "N"
+        ),
+    ] = _DEFAULTS.max_connections_per_address,
+    max_streams: Annotated[
+        int, _option("max_streams", "Calls at the same time over one HTTP/2 connection.", "N")
+    ] = _DEFAULTS.max_streams,
+    max_header_bytes: Annotated[
+        int, _option("max_header_bytes", "Size of a request's headers.", "BYTES")
+    ] = _DEFAULTS.max_header_bytes,
+    max_request_bytes: Annotated[
+        int, _option("max_request_bytes", "Size of a request's message.", "BYTES")
+    ] = _DEFAULTS.max_request_bytes,
+    request_timeout: Annotated[
+        float,
+        _option("request_timeout", "How long a client may pause within a request.", "SECONDS"),
+    ] = _DEFAULTS.request_timeout,
+    log_level: Annotated[
+        LogLevel, _option("log_level", "The least that is logged, on stderr.")
+    ] = _DEFAULTS.log_level,
+    log_format: Annotated[
+        LogFormat | None,
+        _option("log_format", "How logs look.  [default: console on a terminal, else json]"),
+    ] = _DEFAULTS.log_format,
+    config: Annotated[
+        Path | None, _option("config", "YAML file of these settings, as in `port: 8080`.", "FILE")
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run the discovery server: colonies register under a mesh id, agents look them up.
+
+    Flags come before environment variables, and those before the --config file. SIGTERM and SIGINT
+    stop it cleanly: new calls are refused, calls in flight finish. Exit code 0 after a clean stop,
+    2 if a setting cannot work.
+    """
+    settings = load_settings(_given(context), config)
+    _run_server(settings)
+
+
+def _given(context: typer.Context) -> Mapping[str, object]:
+    """Return what flags and environment say; a default must not hide what the file says."""
+    source = context.get_parameter_source
+    return {
+        name: value
+        for name, value in context.params.items()
+        if name in ServerSettings.model_fields and getattr(source(name), "name", "") != "DEFAULT"
+    }
+
+
+def _run_server(settings: ServerSettings) -> None:
+    # What it takes to serve is imported here, so that --help and mistakes are answered at once.
+    import asyncio
+
+    from discovery.logs import set_up_logs
+    from discovery.server import serve as serve_until_stopped
+
+    def announce(port: int) -> None:
+        typer.echo(f"Discovery Service v{__version__}")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        typer.echo(f"gRPC server listening on {host}:{port}")
+        typer.echo("Ready to accept registrations")
+
+    log = set_up_logs(settings.log_level, settings.log_format)
+    asyncio.run(serve_until_stopped(settings, log, announce))
+
+
+def main() -> None:
+    """Run the `coral-discovery` command."""
+    run(app, "coral-discovery")

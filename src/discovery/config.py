@@ -1,0 +1,106 @@
+"""The server's settings: frozen, and validated once, from flags, environment and a YAML file, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from discovery.errors import ConfigError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["console", "json"]
+
+_THIRTY_DAYS = 30 * 24 * 3600
+
+
+class ServerSettings(BaseModel):
+    """What `coral-discovery` is told. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = ""
+    """Address to listen on; empty means every address, IPv4 and IPv6."""
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 8080
+    """TCP port; 0 lets the kernel choose one."""
+    store: str = "memory"
+    ttl: Annotated[int, Field(strict=True, ge=1, le=_THIRTY_DAYS)] = 300
+    """How long a lease lasts from each registration or renewal."""
+    cleanup_interval: Annotated[float, Field(strict=True, gt=0, le=_THIRTY_DAYS)] = 60.0
+    """How often the memory of ended leases is freed. What a lookup or a count says never depends on it."""
+    drain_timeout: Annotated[float, Field(strict=True, ge=0, le=3600)] = 10.0
+    """How long calls in flight may take to finish after SIGTERM or SIGINT."""
+    tls_cert: Path | None = None
+    """PEM file with the certificate and its chain; with `tls_key`, the port speaks TLS."""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities that clients' certificates must come from: mutual TLS."""
+    cors_origin: tuple[str, ...] = ()
+    """Origins whose pages may call this server, as `https://app.example.com`; `*` is any."""
+    trusted_proxy: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-For and Forwarded are believed, as `10.0.0.0/8`."""
+    max_connections: Annotated[int, Field(strict=True, ge=0)] = 10_000
+    """Connections in all; 0 is as many as come."""
+    max_connections_per_address: Annotated[int, Field(strict=True, ge=0)] = 5_000
+    """Connections of one address (IPv6: of one /64) that is no trusted proxy; 0 is as many as come."""
+    max_streams: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
+    """Calls at the same time over one HTTP/2 connection."""
+    max_header_bytes: Annotated[int, Field(strict=True, ge=1024, le=1024 * 1024)] = 32 * 1024
+    max_request_bytes: Annotated[int, Field(strict=True, ge=1024, le=16 * 1024 * 1024)] = 64 * 1024
+    request_timeout: Annotated[float, Field(strict=True, gt=0, le=3600)] = 10.0
+    """How long a client may pause within a request, or take for a TLS handshake or headers."""
+    log_level: LogLevel = "info"
+    log_format: LogFormat | None = None
+    """None: `console` on a terminal, `json` elsewhere."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls-cert and tls-key go together: give both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls-client-ca needs tls-cert and tls-key")
+        return self
+
+
+def load_settings(given: Mapping[str, object], config_file: Path | None = None) -> ServerSettings:
+    """Return the settings: what is in `given`, else in the file, else the default.
+
+    Raises:
+        ConfigError: a value cannot work, or a key does not exist.
+    """
+    merged = {**_read_yaml(config_file), **given}
+    try:
+        return ServerSettings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _read_yaml(path: Path | None) -> Mapping[str, object]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date or number that cannot be
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, as in `port: 8080`")
+    return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _explain(problem: Mapping[str, object]) -> str:
+    location = problem["loc"]
+    if not (isinstance(location, tuple) and location):
+        return str(problem["msg"]).removeprefix("Value error, ")
+    name = str(location[0])
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a setting; known are {', '.join(ServerSettings.model_fields)}"
+    rule = str(problem["msg"]).replace("Input should", "must")
+    return f"{name.replace('_', '-')} {rule}, not {problem['input']!r}"

@@ -1,0 +1,155 @@
+"""What the service talks about: frozen values and pure functions on them.
+
+Times are whole microseconds since the Unix epoch (names end in `_us`), as precise as protobuf's Timestamp gets
+in Python and free of rounding.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+RENEWALS_PER_LEASE = 5
+RENEWAL_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address that somebody observed, as against one that a colony says it has."""
+
+    ip: str
+    port: int
+    protocol: str = "udp"
+    via_relay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFingerprint:
+    """A certificate's digest; `algorithm` is the protocol's enum number."""
+
+    algorithm: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicEndpoint:
+    """How to reach a colony over HTTPS, without WireGuard. Carried for its readers, not interpreted."""
+
+    enabled: bool = False
+    url: str = ""
+    ca_cert: str = ""
+    ca_fingerprint: CertificateFingerprint | None = None
+    updated_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a colony says of itself (RFD-001, RegisterColonyRequest). Equal values mean nothing changed."""
+
+    mesh_id: str
+    pubkey: str
+    endpoints: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    mesh_ipv4: str = ""
+    mesh_ipv6: str = ""
+    connect_port: int = 0
+    public_port: int = 0
+    observed_endpoint: Endpoint | None = None
+    public_endpoint: PublicEndpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A registration and how long it holds.
+
+    `revision` names this content of the mesh: it grows whenever the content changes and stays when a renewal
+    repeats it, so that a watcher who has seen it need not see it again.
+    """
+
+    registration: Registration
+    revision: int
+    last_seen_us: int
+    expires_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a colony is told when its lease was granted or renewed. `ttl` and `refresh_after` are in seconds."""
+
+    revision: int
+    ttl: int
+    expires_at_us: int
+    refresh_after: int
+    observed_endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """How the service is."""
+
+    status: str
+    version: str
+    uptime_seconds: int
+    registered_colonies: int
+
+
+class Presence(enum.Enum):
+    """Whether a mesh has a live lease."""
+
+    REGISTERED = "registered"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """The whole state of one mesh at one revision; `lease` is None when it is absent."""
+
+    mesh_id: str
+    revision: int
+    lease: Lease | None
+
+    @property
+    def presence(self) -> Presence:
+        """Whether the mesh is registered at this revision."""
+        return Presence.ABSENT if self.lease is None else Presence.REGISTERED
+
+
+def next_revision(previous: int, unix_us: int) -> int:
+    """Return the revision that follows `previous` at the time `unix_us`.
+
+    Time keeps it growing across a loss of `previous` (an expiry, a lost store); the `+ 1` keeps it growing when
+    the clock is stepped back.
+    """
+    return max(previous + 1, unix_us)
+
+
+def refresh_after(ttl: int, spread: float) -> int:
+    """Return after how many seconds to renew a lease of `ttl` seconds: about a fifth of it.
+
+    `spread` is a random number in [0, 1) that moves the answer by up to a tenth either way, so that a fleet that
+    started together does not renew together.
+    """
+    jitter = 1 + RENEWAL_JITTER * (2 * spread - 1)
+    return max(1, round(ttl / RENEWALS_PER_LEASE * jitter))
+
+
+def plain_address(address: str) -> str | None:
+    """Return an IP address as people write it: no IPv6 zone, IPv4 not dressed as IPv6; None if it is not one."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
+def observed_endpoint(caller: str | None) -> Endpoint | None:
+    """Return a caller's IP address as an endpoint, or None if it has no IP address (a unix socket).
+
+    The port is 0: the source port of a TCP connection says nothing about a UDP mapping in the caller's NAT.
+    """
+    return None if caller is None else Endpoint(caller, 0, "tcp")

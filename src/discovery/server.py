@@ -1,0 +1,199 @@
+"""The composition root: opens, serves, drains, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+
+from structlog.typing import FilteringBoundLogger
+
+from discovery import __version__
+from discovery.clock import Clock, SystemClock
+from discovery.config import ServerSettings
+from discovery.errors import StoreUnavailableError
+from discovery.service import DiscoveryService
+from discovery.stores import open_store
+from discovery.stores.base import RegistryStore
+from discovery.transport.binding import bind
+from discovery.transport.bounds import Bounds
+from discovery.transport.connections import Connections
+from discovery.transport.drain import DrainGate, draining_error
+from discovery.transport.grpc import GrpcServing
+from discovery.transport.grpc_health import HealthServing
+from discovery.transport.http1 import Http1Serving
+from discovery.transport.http2 import Http2Connection
+from discovery.transport.http_app import http_application
+from discovery.transport.limits import ConnectionLimits, make_room
+from discovery.transport.listener import Listener
+from discovery.transport.pipeline import Pipeline
+from discovery.transport.proxies import TrustedProxies
+from discovery.transport.reflection import Reflection
+from discovery.transport.rpcs import DiscoveryRpcs
+from discovery.transport.tls import ServerTls, TlsFiles
+
+# How many ended leases are freed before other calls get their turn.
+_SWEEP_BATCH = 500
+
+
+class DiscoveryServer:
+    """A discovery server: `start`, then `stop`."""
+
+    def __init__(
+        self, settings: ServerSettings, log: FilteringBoundLogger, clock: Clock | None = None
+    ) -> None:
+        """Prepare a server.
+
+        Raises:
+            ConfigError: a setting cannot work.
+        """
+        self._settings = settings
+        self._log = log
+        self._clock = clock or SystemClock()
+        self._proxies = TrustedProxies(settings.trusted_proxy)
+        self._tls = _open_tls(settings, log, self._clock)
+        self._store = open_store(settings.store)
+        self._service = DiscoveryService(
+            self._store, self._clock, ttl=settings.ttl, version=__version__, spread=random.random
+        )
+        self._gate = DrainGate()
+        self._health = HealthServing(self._probe, self._gate, log)
+        self._reflection = Reflection(self._gate)
+        self._listener = self._make_listener()
+        self._background: list[asyncio.Task[None]] = []
+        self.port = settings.port
+        """The port it listens on, once started."""
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        settings = self._settings
+        listening = bind(settings.host, settings.port)
+        self.port = listening.getsockname()[1]
+        self._listener.start(listening, self._limits(), self._log, self._tls)
+        self._run(self._sweep_forever())
+        self._run(self._health.run())
+        if self._tls is not None:
+            self._run(self._tls.watch())
+        store = settings.store.partition(":")[0]  # the rest may hold a password
+        self._log.info(
+            "serving", host=settings.host, port=self.port, store=store, tls=bool(self._tls)
+        )
+
+    async def stop(self) -> None:
+        """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish."""
+        self._log.info("draining", timeout=self._settings.drain_timeout)
+        self._gate.close()
+        self._service.end_watches(draining_error)
+        self._health.drain()
+        self._reflection.drain()
+        await self._listener.stop(self._settings.drain_timeout)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._store.close()
+        self._log.info("stopped")
+
+    def hurry(self) -> None:
+        """End the grace of a `stop` that is under way."""
+        self._gate.expel()
+
+    def _make_listener(self) -> Listener:
+        settings = self._settings
+        bounds = Bounds(
+            streams=settings.max_streams,
+            header_bytes=settings.max_header_bytes,
+            request_bytes=settings.max_request_bytes,
+            request_seconds=settings.request_timeout,
+        )
+        rpcs = DiscoveryRpcs(self._service)
+        pipeline = Pipeline(rpcs.handlers(), self._gate, self._log, rpcs.streams())
+        application = http_application(
+            pipeline,
+            self._proxies,
+            bounds.request_bytes,
+            settings.cors_origin,
+            self._reflection.mounts(),
+        )
+        connections = Connections()
+        http1 = Http1Serving(application, connections, bounds)
+        more_routes = {**self._reflection.routes(), **self._health.routes()}
+        grpc = GrpcServing(pipeline, application, self._proxies, bounds, more_routes)
+        return Listener(
+            self._gate,
+            connections,
+            http2=lambda: Http2Connection(grpc.handler(), connections, bounds, self._clock),
+            http1=http1.connection,
+            patience=bounds.request_seconds,
+        )
+
+    def _limits(self) -> ConnectionLimits:
+        settings = self._settings
+        total = make_room(settings.max_connections) if settings.max_connections else 0
+        if total < settings.max_connections:
+            self._log.warning(
+                "the limit on open files leaves room for fewer connections", room=total
+            )
+        return ConnectionLimits(
+            total, settings.max_connections_per_address, exempt=self._proxies.trusts
+        )
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        self._background.append(asyncio.create_task(work))
+
+    async def _probe(self) -> None:
+        await self._store.count(now=self._clock.now())
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.cleanup_interval)
+            # The next round tries again: nothing but memory depends on it.
+            with suppress(StoreUnavailableError):
+                await sweep(self._store, self._clock)
+
+
+def _open_tls(
+    settings: ServerSettings, log: FilteringBoundLogger, clock: Clock
+) -> ServerTls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return ServerTls(files, log, clock)
+
+
+async def sweep(store: RegistryStore, clock: Clock) -> None:
+    """Free every lease that has ended, in batches between which calls are answered."""
+    while await store.sweep(now=clock.now(), limit=_SWEEP_BATCH):  # noqa: ASYNC110
+        await asyncio.sleep(0)  # a turn for other calls, not a poll
+
+
+async def serve(
+    settings: ServerSettings, log: FilteringBoundLogger, announce: Callable[[int], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for calls in flight.
+
+    `announce` is called with the port once registrations are accepted.
+
+    Raises:
+        ConfigError: a setting cannot work here.
+    """
+    server = DiscoveryServer(settings, log)
+    await server.start()
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            server.hurry()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    announce(server.port)
+    await stopping.wait()
+    await server.stop()

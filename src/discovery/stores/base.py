@@ -1,0 +1,97 @@
+"""The contract that every store keeps. `tests/stores/` holds each store to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from discovery.clock import Instant
+from discovery.models import Lease, Registration, WatchEvent
+
+Listener = Callable[[WatchEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The lease that a registration was given; `renewed` tells a renewal from a first grant."""
+
+    lease: Lease
+    renewed: bool
+
+
+class RegistryStore(Protocol):
+    """Holds at most one live lease for each mesh_id.
+
+    A lease is live until the moment its `expires_at_us` names and not after: no method ever shows a lease that has
+    ended, whether or not `sweep` has run. Every method is atomic: of two that run at once, on one replica or two,
+    one happens wholly before the other.
+
+    `now` is the caller's clock. A store with a clock that all replicas share uses that instead.
+
+    Every method may raise StoreUnavailableError. It then has not answered: a mutation may or may not have happened,
+    and repeating it is safe.
+    """
+
+    async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
+        """Grant or renew the lease on `registration.mesh_id` for `ttl` seconds from `now`.
+
+        The key that holds a live lease owns it: it renews, and may change everything else. Repeating a call is safe.
+        A renewal never ends a lease sooner than was acknowledged before. The revision grows if the content changed or
+        the mesh was absent, also beyond every revision this mesh had before it was absent; it stays if the content is
+        the same.
+
+        Raises:
+            MeshIdTakenError: another key holds a live lease. Nothing was changed.
+        """
+        ...
+
+    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
+        """Return the live lease on `mesh_id`, or None if there is none.
+
+        It sees every `register` and `deregister` that was answered before it was called.
+        """
+        ...
+
+    async def deregister(self, mesh_id: str, pubkey: str, *, now: Instant) -> bool:
+        """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
+
+        Repeating a call is safe: the second finds nothing and returns False.
+
+        Raises:
+            NotOwnerError: another key holds a live lease. Nothing was changed.
+        """
+        ...
+
+    async def count(self, *, now: Instant) -> int:
+        """Return the number of live leases."""
+        ...
+
+    async def sweep(self, *, now: Instant, limit: int) -> bool:
+        """Look at up to `limit` leases that may have ended and free those that have; return whether more are due.
+
+        Nothing but memory, and the time at which an expiry is reported to the listener, depends on when this runs.
+        """
+        ...
+
+    async def current(self, mesh_id: str, *, now: Instant) -> WatchEvent:
+        """Return the state of `mesh_id`: its live lease, or that it is absent, and the revision of that.
+
+        The revision of an absent mesh is greater than every one it had while registered. Asked again soon after, it is
+        the same; asked much later, it may be greater though nothing happened.
+        """
+        ...
+
+    def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
+        """Call `changed` with each change of a mesh's content: registered, changed, absent.
+
+        For one mesh, events come in the order of their revisions and each revision at most once; a renewal that
+        changes nothing makes none. An expiry is reported when it is noticed. A store that may have lost events on the
+        way calls `missed`: whoever follows a mesh must then ask for its state. Both are called from the event loop,
+        must return at once and must not raise. They replace those before them.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Idempotent; no other method may be called afterwards."""
+        ...

@@ -1,0 +1,231 @@
+"""Messages to models and back, and messages to bytes and back. Shared by servers and clients."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import betterproto
+
+from discovery._gen.coral.discovery import v1 as pb
+from discovery.errors import MalformedMessageError
+from discovery.models import (
+    CertificateFingerprint,
+    Endpoint,
+    HealthReport,
+    Lease,
+    PublicEndpoint,
+    Registered,
+    Registration,
+    WatchEvent,
+)
+
+M = TypeVar("M", bound=betterproto.Message)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
+_ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode(message: betterproto.Message) -> bytes:
+    """Return the wire form of `message`."""
+    return bytes(message)
+
+
+def decode(data: bytes, message_type: type[M]) -> M:
+    """Read a message of `message_type`.
+
+    Raises:
+        MalformedMessageError: the bytes do not follow the schema.
+    """
+    try:
+        return message_type().parse(data)
+    except RuntimeError as error:  # what the Rust codec raises for every fault
+        raise MalformedMessageError(
+            f"not a {message_type.__name__}: the bytes do not follow its schema"
+        ) from error
+
+
+def to_datetime(unix_us: int) -> datetime:
+    """Return the moment as the type betterproto has for a Timestamp, without rounding."""
+    return EPOCH + timedelta(microseconds=unix_us)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Return a Timestamp in microseconds of Unix time, without rounding."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyResponse) -> Registration:
+    """Return what a colony says of itself, from its own message or from the answer to a lookup."""
+    return Registration(
+        mesh_id=message.mesh_id,
+        pubkey=message.pubkey,
+        endpoints=tuple(message.endpoints),
+        metadata=message.metadata,
+        mesh_ipv4=message.mesh_ipv4,
+        mesh_ipv6=message.mesh_ipv6,
+        connect_port=message.connect_port,
+        public_port=message.public_port,
+        observed_endpoint=_observed_in(message),
+        public_endpoint=_public_endpoint_in(message),
+    )
+
+
+def register_request(registration: Registration) -> pb.RegisterColonyRequest:
+    """Return the request that registers `registration`; `registration_from` reads it back."""
+    request = pb.RegisterColonyRequest(
+        mesh_id=registration.mesh_id,
+        pubkey=registration.pubkey,
+        endpoints=list(registration.endpoints),
+        metadata=dict(registration.metadata),
+    )
+    _copy_later_fields(registration, request)
+    if registration.observed_endpoint is not None:
+        request.observed_endpoint = _endpoint_message(registration.observed_endpoint)
+    return request
+
+
+def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
+    """Return the answer to a registration that succeeded; `registered_from` reads it back."""
+    reply = pb.RegisterColonyResponse(
+        success=True,
+        ttl=registered.ttl,
+        expires_at=to_datetime(registered.expires_at_us),
+        refresh_after=registered.refresh_after,
+        revision=registered.revision,
+    )
+    if registered.observed_endpoint is not None:
+        reply.observed_endpoint = _endpoint_message(registered.observed_endpoint)
+    return reply
+
+
+def registered_from(reply: pb.RegisterColonyResponse) -> Registered:
+    """Return what a registration was answered."""
+    return Registered(
+        revision=reply.revision,
+        ttl=reply.ttl,
+        expires_at_us=from_datetime(reply.expires_at),
+        refresh_after=reply.refresh_after,
+        observed_endpoint=_observed_in(reply),
+    )
+
+
+def lookup_reply(lease: Lease) -> pb.LookupColonyResponse:
+    """Return the answer to a lookup that found `lease`; `lease_from` reads it back."""
+    registration = lease.registration
+    reply = pb.LookupColonyResponse(
+        mesh_id=registration.mesh_id,
+        pubkey=registration.pubkey,
+        endpoints=list(registration.endpoints),
+        metadata=dict(registration.metadata),
+        last_seen=to_datetime(lease.last_seen_us),
+        expires_at=to_datetime(lease.expires_at_us),
+        revision=lease.revision,
+    )
+    _copy_later_fields(registration, reply)
+    if registration.observed_endpoint is not None:
+        reply.observed_endpoints = [_endpoint_message(registration.observed_endpoint)]
+    return reply
+
+
+def lease_from(reply: pb.LookupColonyResponse) -> Lease:
+    """Return the lease that a lookup found."""
+    return Lease(
+        registration=registration_from(reply),
+        revision=reply.revision,
+        last_seen_us=from_datetime(reply.last_seen),
+        expires_at_us=from_datetime(reply.expires_at),
+    )
+
+
+def watch_reply(event: WatchEvent) -> pb.WatchColonyResponse:
+    """Return the message that tells a watcher of `event`; `event_from` reads it back."""
+    if event.lease is None:
+        return pb.WatchColonyResponse(_ABSENT, revision=event.revision)
+    return pb.WatchColonyResponse(_REGISTERED, lookup_reply(event.lease), event.revision)
+
+
+def event_from(mesh_id: str, reply: pb.WatchColonyResponse) -> WatchEvent:
+    """Return what a watcher of `mesh_id` was told."""
+    lease = lease_from(reply.colony) if reply.state == _REGISTERED else None
+    return WatchEvent(mesh_id, reply.revision, lease)
+
+
+def health_reply(report: HealthReport) -> pb.HealthResponse:
+    """Return the answer to a health check; `health_from` reads it back."""
+    return pb.HealthResponse(
+        status=report.status,
+        version=report.version,
+        uptime_seconds=report.uptime_seconds,
+        registered_colonies=report.registered_colonies,
+    )
+
+
+def health_from(reply: pb.HealthResponse) -> HealthReport:
+    """Return what a health check was answered."""
+    return HealthReport(
+        reply.status, reply.version, reply.uptime_seconds, reply.registered_colonies
+    )
+
+
+def _copy_later_fields(
+    registration: Registration, message: pb.RegisterColonyRequest | pb.LookupColonyResponse
+) -> None:
+    """Set the fields that the design added to the RFD's, which requests and lookups share."""
+    message.mesh_ipv4 = registration.mesh_ipv4
+    message.mesh_ipv6 = registration.mesh_ipv6
+    message.connect_port = registration.connect_port
+    message.public_port = registration.public_port
+    if registration.public_endpoint is not None:
+        message.public_endpoint = _public_endpoint_message(registration.public_endpoint)
+
+
+def _endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
+    return pb.Endpoint(endpoint.ip, endpoint.port, endpoint.protocol, endpoint.via_relay)
+
+
+def _observed_in(
+    message: pb.RegisterColonyRequest | pb.RegisterColonyResponse | pb.LookupColonyResponse,
+) -> Endpoint | None:
+    if isinstance(message, pb.LookupColonyResponse):
+        observed = message.observed_endpoints[0] if message.observed_endpoints else None
+    else:
+        observed = message.observed_endpoint if message.is_set("observed_endpoint") else None
+    if observed is None:
+        return None
+    return Endpoint(observed.ip, observed.port, observed.protocol, observed.via_relay)
+
+
+def _public_endpoint_message(endpoint: PublicEndpoint) -> pb.PublicEndpointInfo:
+    message = pb.PublicEndpointInfo(
+        enabled=endpoint.enabled, url=endpoint.url, ca_cert=endpoint.ca_cert
+    )
+    if (fingerprint := endpoint.ca_fingerprint) is not None:
+        algorithm = pb.FingerprintAlgorithm.try_value(fingerprint.algorithm)
+        message.ca_fingerprint = pb.CertificateFingerprint(algorithm, fingerprint.value)
+    if endpoint.updated_at_us is not None:
+        message.updated_at = to_datetime(endpoint.updated_at_us)
+    return message
+
+
+def _public_endpoint_in(
+    message: pb.RegisterColonyRequest | pb.LookupColonyResponse,
+) -> PublicEndpoint | None:
+    if not message.is_set("public_endpoint"):
+        return None
+    info = message.public_endpoint
+    return PublicEndpoint(
+        enabled=info.enabled,
+        url=info.url,
+        ca_cert=info.ca_cert,
+        ca_fingerprint=_fingerprint_in(info),
+        updated_at_us=from_datetime(info.updated_at) if info.is_set("updated_at") else None,
+    )
+
+
+def _fingerprint_in(info: pb.PublicEndpointInfo) -> CertificateFingerprint | None:
+    if not info.is_set("ca_fingerprint"):
+        return None
+    return CertificateFingerprint(int(info.ca_fingerprint.algorithm), info.ca_fingerprint.value)

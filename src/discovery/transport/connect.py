@@ -1,0 +1,179 @@
+"""The Connect protocol: connectrpc's application, with our messages, into the pipeline.
+
+connectrpc reads the bytes of a request, and would also decode them before anything of ours runs. Its codec here only
+holds on to them, so that a message that cannot be read takes the same path, and the same log line, as any other call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+import betterproto
+from connectrpc.code import Code as ConnectCode
+from connectrpc.errors import ConnectError, ErrorDetail
+from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
+from connectrpc.request import RequestContext
+from connectrpc.server import ConnectASGIApplication, Endpoint
+from protobuf.wkt import Any as ConnectAny
+
+from discovery.errors import (
+    Code,
+    DiscoveryError,
+    InvalidMessageError,
+    MalformedMessageError,
+    OtherError,
+    TooLargeError,
+)
+from discovery.models import plain_address
+from discovery.transport import codec, json_codec
+from discovery.transport.http_errors import code_name, error_headers
+from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.schema import Rpc, rpcs
+from discovery.transport.status import status_of
+
+Context = RequestContext[Any, Any]
+
+_OUR_CODE = {ConnectCode(code_name(code)): code for code in Code if code is not Code.OK}
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A request's bytes, and how to read them."""
+
+    data: bytes
+    message_type: type[betterproto.Message]
+    decode: Callable[[bytes, type[betterproto.Message]], betterproto.Message]
+
+    async def read(self) -> betterproto.Message:
+        try:
+            return self.decode(self.data, self.message_type)
+        except MalformedMessageError as error:
+            raise InvalidMessageError(error.message) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """A connectrpc Codec that leaves the reading for later."""
+
+    subtype: str
+    decode_now: Callable[[bytes, type[betterproto.Message]], betterproto.Message]
+    encode: Callable[[betterproto.Message], bytes]
+
+    def name(self) -> str:
+        return self.subtype
+
+    def decode(self, data: bytes | bytearray, message_class: type[betterproto.Message]) -> _Unread:
+        return _Unread(bytes(data), message_class, self.decode_now)
+
+
+_CODECS = (
+    _Codec("proto", codec.decode, codec.encode),
+    _Codec("json", json_codec.decode, json_codec.encode),
+)
+
+
+class ConnectApplication(ConnectASGIApplication[Pipeline]):
+    """An ASGI application that answers the Connect protocol, unary and server streaming."""
+
+    path = "/coral.discovery.v1.DiscoveryService"
+
+    def __init__(self, pipeline: Pipeline, max_bytes: int) -> None:
+        rpc_set = _Endpoints(pipeline, max_bytes)
+        super().__init__(
+            service=pipeline,
+            endpoints=lambda _service: rpc_set.by_path(),
+            codecs=_CODECS,
+            interceptors=(rpc_set,),
+            read_max_bytes=max_bytes,
+        )
+
+
+class _AnswerError(ConnectError):
+    """An error that the pipeline has accounted for, in connectrpc's words."""
+
+    def __init__(self, error: DiscoveryError) -> None:
+        details = [
+            ErrorDetail(ConnectAny(type_url=detail.type_url, value=detail.value))
+            for detail in status_of(error).details
+        ]
+        super().__init__(ConnectCode(code_name(error.code)), status_of(error).message, details)
+
+
+class _Endpoints:
+    """The RPCs as connectrpc calls them, and its interceptor: it accounts for what connectrpc refuses by itself."""
+
+    def __init__(self, pipeline: Pipeline, max_bytes: int) -> None:
+        self._pipeline = pipeline
+        self._max_bytes = max_bytes
+        self._passed_on: WeakSet[Context] = WeakSet()
+
+    def by_path(self) -> dict[str, Any]:
+        return {path: self._endpoint(rpc) for path, rpc in rpcs().items()}
+
+    async def on_start(self, _context: Context) -> None:
+        """See connectrpc's MetadataInterceptor."""
+
+    async def on_end(self, _token: None, context: Context, error: Exception | None) -> None:
+        """See connectrpc's MetadataInterceptor. What is raised here takes the place of `error`."""
+        if isinstance(error, ConnectError) and context not in self._passed_on:
+            refusal = self._refusal(error)
+            self._pipeline.refuse(_call(context), refusal)
+            raise _AnswerError(refusal) from error
+
+    def _refusal(self, error: ConnectError) -> DiscoveryError:
+        match error.code:
+            case ConnectCode.RESOURCE_EXHAUSTED:
+                return TooLargeError(f"the request is too large; at most {self._max_bytes} bytes")
+            case ConnectCode.INVALID_ARGUMENT:
+                return InvalidMessageError(error.message)
+        return OtherError(_OUR_CODE[error.code], "", error.message)
+
+    def _endpoint(self, rpc: Rpc) -> Any:  # noqa: ANN401 - connectrpc does not export its endpoint types
+        safe = IdempotencyLevel.NO_SIDE_EFFECTS if rpc.safe else IdempotencyLevel.UNKNOWN
+        method: MethodInfo[Any, Any] = MethodInfo(
+            name=rpc.name,
+            service_name=rpc.service,
+            input=rpc.request,
+            output=rpc.reply,
+            idempotency_level=safe,
+            stream_type=StreamType.SERVER_STREAM if rpc.streaming else StreamType.UNARY,
+        )
+        if rpc.streaming:
+            return Endpoint.server_stream(method, self._stream)
+        return Endpoint.unary(method, self._unary)
+
+    async def _unary(self, request: _Unread, context: Context) -> betterproto.Message:
+        self._passed_on.add(context)
+        try:
+            return await self._pipeline.unary(_call(context), request.read)
+        except DiscoveryError as error:
+            context.response_headers.update(error_headers(error))
+            raise _AnswerError(error) from error
+
+    async def _stream(
+        self, request: _Unread, context: Context
+    ) -> AsyncGenerator[betterproto.Message]:
+        self._passed_on.add(context)
+        try:
+            async with aclosing(self._pipeline.stream(_call(context), request.read)) as replies:
+                async for reply in replies:
+                    yield reply
+        except DiscoveryError as error:
+            raise _AnswerError(error) from error
+
+
+def _call(context: Context) -> Call:
+    host = (context.client_address or "").rpartition(":")[0]
+    left = context.timeout_ms
+    return Call(
+        f"/{context.method.service_name}/{context.method.name}",
+        "connect",
+        peer=plain_address(host),
+        metadata=dict(context.request_headers.allitems()),
+        deadline=None if left is None else time.monotonic() + left / 1000,
+    )

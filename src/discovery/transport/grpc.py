@@ -1,0 +1,238 @@
+"""gRPC over grpclib: its streams to the pipeline, its words for our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any, cast
+
+import betterproto
+from grpclib.const import Handler as Route
+from grpclib.const import Status
+from grpclib.encoding.base import GRPC_CONTENT_TYPE
+from grpclib.events import _DispatchServerEvents
+from grpclib.exceptions import GRPCError
+from grpclib.metadata import decode_metadata, decode_timeout, encode_grpc_message
+from grpclib.protocol import Stream as Http2Stream
+from grpclib.server import Handler, Stream, request_handler
+
+from discovery._gen.coral.discovery.v1 import DiscoveryServiceBase
+from discovery.errors import (
+    DeadlineExceededError,
+    DiscoveryError,
+    InvalidMessageError,
+    MalformedMessageError,
+    UnimplementedError,
+)
+from discovery.models import plain_address
+from discovery.transport.bounds import Bounds
+from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
+from discovery.transport.http2 import RequestBuffer
+from discovery.transport.http2_asgi import Application, Http2Exchange, substitute_body
+from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.proxies import TrustedProxies
+from discovery.transport.status import message_of, status_of
+
+GrpcStream = Stream[Any, Any]
+Routes = Mapping[str, Route]
+HeaderList = list[tuple[str, str]]
+
+_GRPC = re.compile(re.escape(GRPC_CONTENT_TYPE) + r"(?![\w-])", re.ASCII)  # gRPC-Web is not gRPC
+_TIMEOUT = re.compile(
+    r"[0-9]{1,8}[HMSmun]", re.ASCII
+)  # "TimeoutValue" of gRPC's protocol over HTTP/2
+
+
+class GrpcServing:
+    """Makes the handler of each connection: a route into the pipeline for every RPC of the protocol."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        application: Application,
+        proxies: TrustedProxies,
+        bounds: Bounds,
+        more_routes: Routes,
+    ) -> None:
+        """Answer gRPC with `pipeline` and `more_routes`, and give every other stream to `application`."""
+        self._pipeline = pipeline
+        self._application = application
+        self._proxies = proxies
+        self._bounds = bounds
+        ours = DiscoveryServiceBase().__mapping__()
+        self._routes = {**more_routes, **{path: self._route(path, ours[path]) for path in ours}}
+        self._events = _DispatchServerEvents()
+
+    def handler(self) -> Http2Handler:
+        """Return the handler for one new connection."""
+        return Http2Handler(
+            self._routes, self._events, self._application, self._bounds, self._refuse
+        )
+
+    def _route(self, path: str, route: Route) -> Route:
+        answer = self._stream if route.cardinality.server_streaming else self._unary
+        return route._replace(func=partial(answer, path))
+
+    async def _unary(self, path: str, stream: GrpcStream) -> None:
+        call = self._call(path, stream)
+        async with _answering(call):
+            reply = await self._pipeline.unary(call, partial(receive_message, stream))
+            async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
+                await stream.send_message(reply)
+
+    async def _stream(self, path: str, stream: GrpcStream) -> None:
+        call = self._call(path, stream)
+        replies = self._pipeline.stream(call, partial(receive_message, stream))
+        async with _answering(call), aclosing(replies):
+            async for reply in replies:
+                await stream.send_message(reply)
+
+    def _call(self, path: str, stream: GrpcStream) -> Call:
+        metadata: Mapping[str, str | bytes] = stream.metadata or {}
+        address = self._proxies.client(_address(stream), cast("Mapping[str, str]", metadata))
+        return Call(path, "grpc", address, metadata, _buffer(stream).deadline)
+
+    def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
+        self._pipeline.refuse(Call(headers.get(":path", ""), "grpc"), error)
+
+
+class Http2Handler(Handler):
+    """One connection's streams: gRPC by its content type, and everything else to the HTTP application."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        events: _DispatchServerEvents,
+        application: Application,
+        bounds: Bounds,
+        refuse: Callable[[Mapping[str, str], DiscoveryError], None],
+    ) -> None:
+        super().__init__(dict(routes), MessageCodec(), StatusDetailsCodec(), events)
+        self._application = application
+        self._bounds = bounds
+        self._refuse = refuse
+
+    def accept(
+        self, stream: Http2Stream, headers: HeaderList, release_stream: Callable[[], Any]
+    ) -> None:
+        """Take in a new stream: see grpclib.
+
+        The stream is released when its task is over, even if that was cancelled before it began: grpclib would keep
+        it then, and with it its share of the connection's window.
+        """
+        self.__gc_step__()
+        acknowledge = partial(stream.connection.ack, cast("int", stream.id))
+        if _GRPC.match(dict(headers).get("content-type", "")):
+            answer = self._answer_grpc(stream, headers, acknowledge)
+        else:
+            body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
+            answer = Http2Exchange(stream, headers, body).run(self._application)
+        task = self.loop.create_task(answer)
+        task.add_done_callback(lambda _task: release_stream())
+        self._tasks[stream] = task
+
+    def _answer_grpc(
+        self, stream: Http2Stream, headers: HeaderList, acknowledge: Callable[[int], None]
+    ) -> Coroutine[Any, Any, None]:
+        try:
+            deadline = _deadline(headers)
+            decode_metadata(headers)
+        except DiscoveryError as error:
+            return self._send_refusal(stream, headers, error)
+        except ValueError as error:
+            unreadable = InvalidMessageError(f"a header cannot be read: {error}")
+            return self._send_refusal(stream, headers, unreadable)
+        stream.buffer = RequestBuffer(acknowledge, self._bounds, deadline)
+        # The pipeline keeps the deadline, for every protocol alike; grpclib has no answer to one that is over already.
+        rest = [field for field in headers if field[0] != "grpc-timeout"]
+        codecs = (self.codec, self.status_details_codec)
+        return request_handler(
+            self.mapping, stream, rest, *codecs, self.dispatch, release_stream=_nothing
+        )
+
+    async def _send_refusal(
+        self, stream: Http2Stream, headers: HeaderList, error: DiscoveryError
+    ) -> None:
+        self._refuse(dict(headers), error)
+        fields = {
+            ":status": "200",
+            "content-type": GRPC_CONTENT_TYPE,
+            "grpc-status": str(error.code.value),
+            "grpc-message": encode_grpc_message(message_of(error)),
+        }
+        await stream.send_headers(list(fields.items()), end_stream=True)
+        if stream.closable:
+            stream.reset_nowait()
+
+
+@asynccontextmanager
+async def _answering(call: Call) -> AsyncIterator[None]:
+    """Keep the call's deadline, and translate what goes wrong."""
+    try:
+        async with asyncio.timeout_at(call.deadline):  # asyncio goes by time.monotonic() too
+            yield
+    except DiscoveryError as error:
+        raise grpc_error(error) from error
+    except TimeoutError as error:
+        raise grpc_error(DeadlineExceededError("the call's deadline was exceeded")) from error
+
+
+def _deadline(headers: HeaderList) -> float | None:
+    """Return the call's deadline, on `time.monotonic()`.
+
+    Raises:
+        InvalidMessageError: `grpc-timeout` is none.
+        DeadlineExceededError: it is over before it began.
+    """
+    value = dict(headers).get("grpc-timeout")
+    if value is None:
+        return None
+    if not _TIMEOUT.fullmatch(value):
+        raise InvalidMessageError("grpc-timeout must be up to eight digits and a unit")
+    seconds = decode_timeout(value)
+    if seconds <= 0:
+        raise DeadlineExceededError("the deadline was over before the call began")
+    return time.monotonic() + seconds
+
+
+def _address(stream: GrpcStream) -> str | None:
+    """Return the caller's IP address; a unix socket's peer name is a string, and no address."""
+    name = stream.peer.addr()
+    return plain_address(name[0]) if isinstance(name, tuple) else None
+
+
+def _buffer(stream: GrpcStream) -> RequestBuffer:
+    buffer = stream._stream.buffer  # noqa: SLF001 - grpclib has no place for what belongs to a stream
+    return cast("RequestBuffer", buffer)
+
+
+async def receive_message(stream: GrpcStream) -> betterproto.Message:
+    """Return the one message of a request.
+
+    Raises:
+        MalformedMessageError: there is none, it ends early, or it does not follow its schema.
+        TooLargeError, DeadlineExceededError: see RequestBuffer.
+        UnimplementedError: it is compressed.
+    """
+    try:
+        message: betterproto.Message | None = await stream.recv_message()
+    except NotImplementedError as error:
+        raise UnimplementedError("compressed requests are not supported over gRPC") from error
+    except AssertionError as error:  # how grpclib says that the stream ended early
+        raise MalformedMessageError("the request ended before its message did") from error
+    if message is None:
+        raise MalformedMessageError("the request has no message")
+    return message
+
+
+def grpc_error(error: DiscoveryError) -> GRPCError:
+    """Return `error` as grpclib sends it: status, message and details."""
+    return GRPCError(Status(error.code), message_of(error), status_of(error))
+
+
+def _nothing() -> None:
+    """Stand in for a release that is done elsewhere."""

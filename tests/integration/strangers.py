@@ -1,0 +1,94 @@
+"""Servers that are not ours, for our client to meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
+
+from tests.integration.support import LOOPBACK, all_ended
+
+
+def url_of(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"
+
+
+def port_of(server: asyncio.Server) -> int:
+    port: int = server.sockets[0].getsockname()[1]
+    return port
+
+
+class Stranger(asyncio.Protocol):
+    """A server that hears out every call, and answers only what it was told to, if anything, before it hangs up."""
+
+    url: str
+
+    def __init__(self, answer: bytes) -> None:
+        self.asked = asyncio.Event()
+        self._answer = answer
+        self._h2 = H2Connection(H2Configuration(client_side=False))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if any(isinstance(event, RequestReceived) for event in self._h2.receive_data(data)):
+            self.asked.set()
+        if self._answer:
+            self._transport.write(self._answer)
+            self._transport.close()
+
+
+@asynccontextmanager
+async def strange_server(answer: bytes = b"") -> AsyncIterator[Stranger]:
+    """A Stranger, for one connection."""
+    stranger = Stranger(answer)
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: stranger, LOOPBACK, 0) as server:
+        stranger.url = url_of(port_of(server))
+        yield stranger
+
+
+class Gateway:
+    """An address that stays while the server behind it comes and goes, and hangs up while there is none.
+
+    A server cannot count on getting its port again: another test may have taken it meanwhile.
+    """
+
+    target: int | None = None
+    port: int
+
+    def __init__(self) -> None:
+        self._forwarding: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Gateway]:
+        async with await asyncio.start_server(self._forward, LOOPBACK, 0) as server:
+            self.port = port_of(server)
+            yield self
+        await all_ended(self._forwarding)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._forwarding.add(cast("asyncio.Task[Any]", asyncio.current_task()))
+        if self.target is None:
+            writer.close()
+            return
+        server_reader, server_writer = await asyncio.open_connection(LOOPBACK, self.target)
+        await asyncio.gather(pump(reader, server_writer), pump(server_reader, writer))
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on bytes until either side leaves."""
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -1,0 +1,314 @@
+"""What the contract does not say but the memory store promises: how much work and memory a call costs.
+
+Work is counted, not timed: the heap is asked for by name, and a dict that refuses to be scanned holds the leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import pytest
+
+from discovery.errors import ConfigError
+from discovery.stores import memory, open_store
+from discovery.stores.memory import MemoryStore
+from tests.stores.rigs import TTL, Rig, memory_rig
+from tests.support import ManualClock, key, registration
+
+
+class HeapSpy:
+    """Stands in for the heapq module and counts what is asked of it."""
+
+    def __init__(self) -> None:
+        self.calls = Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(heapq, name)
+
+
+class Unscannable(dict[str, Any]):
+    """A dict that only answers for single keys."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise AssertionError("the store went through all its leases")
+
+    __iter__ = keys = values = items = copy = _refuse
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with memory_rig() as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(rig: Rig) -> MemoryStore:
+    assert isinstance(rig.store, MemoryStore)
+    return rig.store
+
+
+@pytest.fixture
+def heap(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the operations on the heap, from here on."""
+    spy = HeapSpy()
+    monkeypatch.setattr(memory, "heapq", spy)
+    return spy.calls
+
+
+async def _register(rig: Rig, count: int, ttl: int = TTL) -> None:
+    for number in range(count):
+        await rig.register(registration(mesh_id=f"mesh-{number}"), ttl)
+
+
+def _size(store: MemoryStore) -> tuple[int, int]:
+    return len(store._entries), len(store._reminders)
+
+
+async def test_renewals_take_no_memory(rig: Rig, store: MemoryStore) -> None:
+    for _ in range(5000):
+        await rig.register(registration())
+        await rig.advance(1)
+
+    assert _size(store) == (1, 1)
+
+
+async def test_changes_take_no_memory(rig: Rig, store: MemoryStore) -> None:
+    for port in range(5000):
+        await rig.register(registration(public_port=port))
+
+    assert _size(store) == (1, 1)
+
+
+async def test_a_renewal_does_not_touch_the_heap(rig: Rig, heap: Counter[str]) -> None:
+    await _register(rig, 1000)
+    heap.clear()
+    await rig.advance(100)
+
+    await rig.register(registration(mesh_id="mesh-500"))
+    await rig.register(registration(mesh_id="mesh-500", public_port=1))
+
+    assert not heap
+
+
+async def test_a_grant_is_one_push_however_many_leases_there_are(
+    rig: Rig, heap: Counter[str]
+) -> None:
+    await _register(rig, 1000)
+    heap.clear()
+
+    await rig.register(registration(mesh_id="another"))
+
+    assert heap == {"heappush": 1}
+
+
+async def test_no_call_for_one_mesh_goes_through_the_others(rig: Rig, store: MemoryStore) -> None:
+    await _register(rig, 1000)
+    store._entries = Unscannable(store._entries)
+
+    await rig.register(registration(mesh_id="another"))
+    await rig.register(registration(mesh_id="another", public_port=1))
+    await rig.lookup("another")
+    await rig.deregister("another")
+    await rig.advance(TTL)
+    await rig.register(registration(mesh_id="mesh-0", pubkey=key(3)))
+    await rig.lookup("mesh-1")
+    await rig.deregister("mesh-2")
+    await rig.sweep(limit=10)
+    await rig.count()
+
+
+async def test_a_refused_registration_costs_nothing(
+    rig: Rig, store: MemoryStore, heap: Counter[str]
+) -> None:
+    await rig.register(registration())
+    heap.clear()
+    contenders = [registration(pubkey=key(number)) for number in range(2, 102)]
+
+    await asyncio.gather(*(rig.register(one) for one in contenders), return_exceptions=True)
+
+    assert not heap
+    assert _size(store) == (1, 1)
+
+
+async def test_a_sweep_frees_all_memory_of_what_ended(rig: Rig, store: MemoryStore) -> None:
+    await _register(rig, 1000)
+    await rig.advance(TTL)
+    await rig.sweep_all()
+
+    assert _size(store) == (0, 0)
+
+
+async def test_a_sweep_answers_no_more_reminders_than_its_limit(
+    rig: Rig, heap: Counter[str]
+) -> None:
+    await _register(rig, 100)
+    await rig.advance(TTL)
+    heap.clear()
+
+    assert await rig.sweep(limit=7)
+
+    assert heap == {"heappop": 7}
+
+
+async def test_a_sweep_with_nothing_due_does_not_touch_the_heap(
+    rig: Rig, heap: Counter[str]
+) -> None:
+    await _register(rig, 100)
+    heap.clear()
+    await rig.advance(TTL - rig.tick)
+
+    assert not await rig.sweep()
+
+    assert not heap
+
+
+async def test_a_lease_is_looked_at_about_once_a_ttl_however_often_it_is_renewed(
+    rig: Rig, heap: Counter[str]
+) -> None:
+    await rig.register(registration())
+    heap.clear()
+    for _ in range(10 * TTL):
+        await rig.advance(1)
+        await rig.register(registration())
+        await rig.sweep()
+
+    assert heap["heappop"] <= 11
+
+
+async def test_reminders_that_deregistrations_leave_behind_are_dropped(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for number in range(20_000):
+        await rig.register(registration(mesh_id=f"mesh-{number}"))
+        await rig.deregister(f"mesh-{number}")
+        assert len(store._reminders) < 2000
+
+
+async def test_few_absent_meshes_are_remembered(rig: Rig, store: MemoryStore) -> None:
+    for number in range(11_000):
+        await rig.current(f"never-{number}")
+        await rig.register(registration(mesh_id=f"mesh-{number}"))
+        await rig.deregister(f"mesh-{number}")
+
+    assert len(store._absent) <= 10_000
+
+
+async def test_meshes_that_are_there_are_not_remembered_as_absent(
+    rig: Rig, store: MemoryStore
+) -> None:
+    await rig.current()
+    await rig.register(registration())
+
+    assert not store._absent
+
+
+async def test_reminders_are_dropped_rarely_enough_to_cost_nothing(
+    rig: Rig, heap: Counter[str]
+) -> None:
+    await _register(rig, 5000)
+    heap.clear()
+    for _ in range(20_000):
+        await rig.register(registration(mesh_id="another"))
+        await rig.deregister("another")
+
+    assert heap["heapify"] <= 4
+
+
+async def test_leases_end_as_they_should_after_reminders_were_dropped(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for ttl in range(20, 0, -1):
+        await rig.register(registration(mesh_id=f"stays-{ttl}"), ttl)
+    await rig.advance(0.5)
+    for ttl in range(20, 0, -1):
+        await rig.register(registration(mesh_id=f"stays-{ttl}"), ttl)
+    for number in range(1100):
+        await rig.register(registration(mesh_id=f"goes-{number}"))
+        await rig.deregister(f"goes-{number}")
+    assert len(store._reminders) < 1100
+
+    left = []
+    for _ in range(20):
+        await rig.advance(1)
+        assert not await rig.sweep()
+        left.append(len(store._entries))
+
+    assert left == list(range(19, -1, -1))
+
+
+async def test_a_lease_registered_again_and_again_is_swept_once(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for _ in range(10):
+        await rig.register(registration())
+        await rig.deregister()
+    await rig.register(registration())
+    await rig.advance(TTL)
+    before = len(rig.events)
+
+    await rig.sweep_all()
+
+    assert len(rig.events) == before + 1
+    assert _size(store) == (0, 0)
+
+
+async def test_a_reminder_of_a_lease_that_was_left_is_not_set_anew(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for _ in range(10):
+        await rig.register(registration(), ttl=10)
+        await rig.deregister()
+    await rig.register(registration(), ttl=TTL)
+    await rig.advance(10)
+    await rig.sweep_all()
+
+    assert _size(store) == (1, 1)
+
+
+async def test_a_long_count_lets_other_calls_run(rig: Rig) -> None:
+    await _register(rig, 3000)
+    await rig.advance(TTL)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert await rig.count() == 0
+    other.cancel()
+
+    assert turns >= 2
+
+
+async def test_a_short_call_never_suspends(rig: Rig) -> None:
+    """So that one `send(None)` answers it (the design, "One call path")."""
+    for call in (rig.register(registration()), rig.lookup(), rig.count(), rig.deregister()):
+        with pytest.raises(StopIteration):
+            call.send(None)
+
+
+async def test_a_store_needs_no_listener() -> None:
+    store, now = MemoryStore(), ManualClock().now()
+    await store.register(registration(), ttl=TTL, now=now)
+
+    assert await store.deregister(registration().mesh_id, registration().pubkey, now=now)
+
+
+def test_open_store_knows_the_memory_store() -> None:
+    assert isinstance(open_store("memory"), MemoryStore)
+
+
+@pytest.mark.parametrize("url", ["", "Memory", "memory://", "etcd://localhost"])
+def test_open_store_refuses_what_it_does_not_know(url: str) -> None:
+    with pytest.raises(ConfigError, match="unknown store") as refusal:
+        open_store(url)
+
+    assert repr(url) in str(refusal.value)
