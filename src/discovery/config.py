@@ -26,12 +26,18 @@ class ServerSettings(BaseModel):
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 8080
     """TCP port; 0 lets the kernel choose one."""
     store: str = "memory"
+    redis_prefix: str = "coral"
+    """What the names of all keys in Redis begin with."""
     ttl: Annotated[int, Field(strict=True, ge=1, le=_THIRTY_DAYS)] = 300
     """How long a lease lasts from each registration or renewal."""
     cleanup_interval: Annotated[float, Field(strict=True, gt=0, le=_THIRTY_DAYS)] = 60.0
     """How often the memory of ended leases is freed. What a lookup or a count says never depends on it."""
     drain_timeout: Annotated[float, Field(strict=True, ge=0, le=3600)] = 10.0
     """How long calls in flight may take to finish after SIGTERM or SIGINT."""
+    metrics_port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 9090
+    """TCP port of the side port: metrics and health checks; 0 turns it off."""
+    tracing: bool = False
+    """Whether spans are made, and sent as the OTEL_* variables say."""
     tls_cert: Path | None = None
     """PEM file with the certificate and its chain; with `tls_key`, the port speaks TLS."""
     tls_key: Path | None = None
@@ -51,6 +57,8 @@ class ServerSettings(BaseModel):
     max_request_bytes: Annotated[int, Field(strict=True, ge=1024, le=16 * 1024 * 1024)] = 64 * 1024
     request_timeout: Annotated[float, Field(strict=True, gt=0, le=3600)] = 10.0
     """How long a client may pause within a request, or take for a TLS handshake or headers."""
+    stale_lookups: Annotated[int, Field(strict=True, ge=0, le=_THIRTY_DAYS)] = 0
+    """While the store is away, answer lookups with what was read up to so long ago; 0: never."""
     log_level: LogLevel = "info"
     log_format: LogFormat | None = None
     """None: `console` on a terminal, `json` elsewhere."""

@@ -89,6 +89,14 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup found. `staleness` is None, or how many seconds ago it was read, if the store is away."""
+
+    lease: Lease
+    staleness: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """How the service is."""
 

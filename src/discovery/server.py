@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery import __version__
 from discovery.clock import Clock, SystemClock
 from discovery.config import ServerSettings
-from discovery.errors import StoreUnavailableError
+from discovery.errors import ConfigError, StoreUnavailableError
+from discovery.measured import MeasuredStore
+from discovery.metrics import Metrics
 from discovery.service import DiscoveryService
+from discovery.sideport import SidePort
 from discovery.stores import open_store
 from discovery.stores.base import RegistryStore
 from discovery.transport.binding import bind
@@ -28,11 +33,14 @@ from discovery.transport.http2 import Http2Connection
 from discovery.transport.http_app import http_application
 from discovery.transport.limits import ConnectionLimits, make_room
 from discovery.transport.listener import Listener
-from discovery.transport.pipeline import Pipeline
+from discovery.transport.pipeline import Observer, Pipeline
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.reflection import Reflection
 from discovery.transport.rpcs import DiscoveryRpcs
 from discovery.transport.tls import ServerTls, TlsFiles
+
+if TYPE_CHECKING:
+    from discovery.tracing import Tracing
 
 # How many ended leases are freed before other calls get their turn.
 _SWEEP_BATCH = 500
@@ -54,14 +62,23 @@ class DiscoveryServer:
         self._clock = clock or SystemClock()
         self._proxies = TrustedProxies(settings.trusted_proxy)
         self._tls = _open_tls(settings, log, self._clock)
-        self._store = open_store(settings.store)
+        self._metrics = Metrics(__version__)
+        self._tracing = _open_tracing() if settings.tracing else None
+        self._store = self._open_store()
         self._service = DiscoveryService(
-            self._store, self._clock, ttl=settings.ttl, version=__version__, spread=random.random
+            self._store,
+            self._clock,
+            ttl=settings.ttl,
+            version=__version__,
+            spread=random.random,
+            stale_lookups=settings.stale_lookups,
         )
         self._gate = DrainGate()
         self._health = HealthServing(self._probe, self._gate, log)
         self._reflection = Reflection(self._gate)
         self._listener = self._make_listener()
+        checks = {"serving": self._check_serving, "store": self._probe}
+        self._side_port = SidePort(self._metrics.registry, checks, log)
         self._background: list[asyncio.Task[None]] = []
         self.port = settings.port
         """The port it listens on, once started."""
@@ -70,19 +87,26 @@ class DiscoveryServer:
         """Listen and serve.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: an address cannot be listened on; then none is.
         """
         settings = self._settings
-        listening = bind(settings.host, settings.port)
+        listening, side = self._bind()
         self.port = listening.getsockname()[1]
         self._listener.start(listening, self._limits(), self._log, self._tls)
+        if side is not None:
+            self._side_port.start(side)
         self._run(self._sweep_forever())
         self._run(self._health.run())
         if self._tls is not None:
             self._run(self._tls.watch())
         store = settings.store.partition(":")[0]  # the rest may hold a password
         self._log.info(
-            "serving", host=settings.host, port=self.port, store=store, tls=bool(self._tls)
+            "serving",
+            host=settings.host,
+            port=self.port,
+            metrics_port=settings.metrics_port,
+            store=store,
+            tls=bool(self._tls),
         )
 
     async def stop(self) -> None:
@@ -97,11 +121,30 @@ class DiscoveryServer:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._store.close()
+        if self._tracing is not None:
+            await self._tracing.close()
+        await self._side_port.stop()
         self._log.info("stopped")
 
     def hurry(self) -> None:
         """End the grace of a `stop` that is under way."""
         self._gate.expel()
+
+    def _open_store(self) -> RegistryStore:
+        store = open_store(self._settings.store, prefix=self._settings.redis_prefix)
+        traced = store if self._tracing is None else self._tracing.traced(store)
+        return MeasuredStore(traced, self._metrics.store)
+
+    def _bind(self) -> tuple[socket.socket, socket.socket | None]:
+        """Return the sockets of the public port and of the side port, if that is on."""
+        host, side_port = self._settings.host, self._settings.metrics_port
+        side = bind(host, side_port, "--metrics-port") if side_port else None
+        try:
+            return bind(host, self._settings.port), side
+        except ConfigError:
+            if side is not None:
+                side.close()
+            raise
 
     def _make_listener(self) -> Listener:
         settings = self._settings
@@ -112,7 +155,10 @@ class DiscoveryServer:
             request_seconds=settings.request_timeout,
         )
         rpcs = DiscoveryRpcs(self._service)
-        pipeline = Pipeline(rpcs.handlers(), self._gate, self._log, rpcs.streams())
+        observers: list[Observer] = [self._metrics.observer(rpcs.handlers(), rpcs.streams())]
+        if self._tracing is not None:
+            observers.append(self._tracing)
+        pipeline = Pipeline(rpcs.handlers(), self._gate, self._log, rpcs.streams(), observers)
         application = http_application(
             pipeline,
             self._proxies,
@@ -121,6 +167,7 @@ class DiscoveryServer:
             self._reflection.mounts(),
         )
         connections = Connections()
+        self._metrics.follow_connections(connections.counts)
         http1 = Http1Serving(application, connections, bounds)
         more_routes = {**self._reflection.routes(), **self._health.routes()}
         grpc = GrpcServing(pipeline, application, self._proxies, bounds, more_routes)
@@ -149,12 +196,34 @@ class DiscoveryServer:
     async def _probe(self) -> None:
         await self._store.count(now=self._clock.now())
 
+    async def _check_serving(self) -> None:
+        if self._gate.draining:
+            raise draining_error()
+
     async def _sweep_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.cleanup_interval)
-            # The next round tries again: nothing but memory depends on it.
+            # The next round tries again: nothing but memory and a number in the metrics depends on it.
             with suppress(StoreUnavailableError):
-                await sweep(self._store, self._clock)
+                await self._sweep()
+            await asyncio.sleep(self._settings.cleanup_interval)
+
+    async def _sweep(self) -> None:
+        await sweep(self._store, self._clock)
+        await self._store.count(now=self._clock.now())
+
+
+def _open_tracing() -> Tracing:
+    """Return what traces. Without `--tracing`, OpenTelemetry is not even imported.
+
+    Raises:
+        ConfigError: the extra `otel` is not installed, or an OTEL_* variable cannot work.
+    """
+    try:
+        from discovery.tracing import open_tracing
+    except ModuleNotFoundError as error:
+        message = f"--tracing needs {error.name}: pip install 'coral-discovery[otel]'"
+        raise ConfigError(message) from None
+    return open_tracing()
 
 
 def _open_tls(

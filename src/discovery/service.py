@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 from discovery.clock import MICROSECONDS, Clock
-from discovery.errors import DiscoveryError, NotRegisteredError
+from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError
 from discovery.models import (
+    Found,
     HealthReport,
-    Lease,
     Registered,
     Registration,
     WatchEvent,
     observed_endpoint,
     refresh_after,
 )
+from discovery.stale import LastRead
 from discovery.stores.base import RegistryStore
 from discovery.validation import check_id, check_pubkey, check_registration, require
 from discovery.watch import WatchHub
@@ -34,11 +35,16 @@ class DiscoveryService:
         ttl: int,
         version: str,
         spread: Callable[[], float],
+        stale_lookups: int = 0,
     ) -> None:
-        """Serve `store` with leases of `ttl` seconds; `spread` gives random numbers in [0, 1)."""
+        """Serve `store` with leases of `ttl` seconds; `spread` gives random numbers in [0, 1).
+
+        While the store is away, lookups are answered with what was read up to `stale_lookups` seconds ago.
+        """
         self._store = store
         self._hub = WatchHub(store, clock)
         self._clock = clock
+        self._last_read = LastRead(stale_lookups)
         self._ttl = ttl
         self._version = version
         self._spread = spread
@@ -51,7 +57,9 @@ class DiscoveryService:
             MeshIdTakenError: another key holds a live lease.
         """
         require(check_registration(registration))
-        grant = await self._store.register(registration, ttl=self._ttl, now=self._clock.now())
+        now = self._clock.now()
+        grant = await self._store.register(registration, ttl=self._ttl, now=now)
+        self._last_read.note(registration.mesh_id, grant.lease, now)
         renew_in = refresh_after(self._ttl, self._spread())
         return Registered(
             revision=grant.lease.revision,
@@ -61,17 +69,24 @@ class DiscoveryService:
             observed_endpoint=observed_endpoint(caller),
         )
 
-    async def lookup_colony(self, mesh_id: str) -> Lease:
-        """Return the live lease on `mesh_id`.
+    async def lookup_colony(self, mesh_id: str) -> Found:
+        """Return the live lease on `mesh_id`, or while the store is away what was last read, if that is allowed.
 
         Raises:
             NotRegisteredError: there is none.
         """
         require(check_id("mesh_id", mesh_id))
-        lease = await self._store.lookup(mesh_id, now=self._clock.now())
+        now = self._clock.now()
+        try:
+            lease = await self._store.lookup(mesh_id, now=now)
+        except StoreUnavailableError:
+            if (stale := self._last_read.recall(mesh_id, self._clock.now())) is None:
+                raise
+            return stale
+        self._last_read.note(mesh_id, lease, now)
         if lease is None:
             raise NotRegisteredError(mesh_id)
-        return lease
+        return Found(lease)
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
@@ -80,7 +95,10 @@ class DiscoveryService:
             NotOwnerError: another key holds a live lease.
         """
         require((*check_id("mesh_id", mesh_id), *check_pubkey(pubkey)))
-        return await self._store.deregister(mesh_id, pubkey, now=self._clock.now())
+        now = self._clock.now()
+        removed = await self._store.deregister(mesh_id, pubkey, now=now)
+        self._last_read.note(mesh_id, None, now)
+        return removed
 
     def watch_colony(self, mesh_id: str, after_revision: int) -> AsyncGenerator[WatchEvent]:
         """Yield the state of `mesh_id` now, and whenever it changes. It ends only with an error.

@@ -58,7 +58,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
     before = asyncio.all_tasks()
     log = LogCapture()
     clock = ManualClock()
-    settings = {"host": LOOPBACK, "port": 0, "drain_timeout": 0.0, **settings}
+    settings = {"host": LOOPBACK, "port": 0, "metrics_port": 0, "drain_timeout": 0.0, **settings}
     server = DiscoveryServer(ServerSettings(**settings), capturing_logger(log), clock)
     await server.start()
     try:
@@ -140,6 +140,10 @@ class ServerProcess:
         return self.stderr_path.read_text()
 
 
+# The kernel chooses the public port; a test that needs the side port says which.
+_PORTS = ("--port", "0", "--metrics-port", "0")
+
+
 @contextmanager
 def server_process(
     directory: Path, *arguments: str, variables: Mapping[str, str] | None = None
@@ -153,7 +157,7 @@ def server_process(
     with (
         stderr_path.open("w") as stderr,
         subprocess.Popen(
-            [script("coral-discovery"), "--port", "0", "--host", LOOPBACK, *arguments],
+            [script("coral-discovery"), *_PORTS, "--host", LOOPBACK, *arguments],
             env=clean_environment(**(variables or {})),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from discovery.clock import Instant
+from discovery.measured import MeasuredStore
+from discovery.metrics import Metrics
 from discovery.models import Lease, Registration, WatchEvent
 from discovery.stores.base import Grant, RegistryStore
 from discovery.stores.memory import MemoryStore
@@ -82,4 +84,11 @@ async def memory_rig() -> AsyncIterator[Rig]:
     await rig.store.close()
 
 
-RIGS: Mapping[str, OpenRig] = {"memory": memory_rig}
+@asynccontextmanager
+async def measured_rig() -> AsyncIterator[Rig]:
+    """The memory store behind the wrapper that measures it."""
+    async with memory_rig() as rig:
+        yield replace(rig, store=MeasuredStore(rig.store, Metrics("test").store))
+
+
+RIGS: Mapping[str, OpenRig] = {"memory": memory_rig, "measured": measured_rig}

@@ -46,7 +46,7 @@ async def test_the_address_a_call_came_from_is_not_given_to_agents(
 ) -> None:
     await service.register_colony(registration(), CALLER)
 
-    lease = await service.lookup_colony(MESH)
+    lease = (await service.lookup_colony(MESH)).lease
     assert lease.registration == registration()
     assert lease.registration.observed_endpoint is None
 
@@ -56,7 +56,7 @@ async def test_a_lookup_finds_what_was_registered_until_it_ends(
 ) -> None:
     registered = await service.register_colony(registration(), CALLER)
     clock.advance(299.999999)
-    lease = await service.lookup_colony(MESH)
+    lease = (await service.lookup_colony(MESH)).lease
     assert (lease.revision, lease.expires_at_us) == (registered.revision, registered.expires_at_us)
     clock.advance(0.000001)
 

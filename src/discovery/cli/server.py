@@ -51,6 +51,9 @@ def serve(
             "store", "Where registrations live: memory, or redis://HOST:PORT/DB and others.", "URL"
         ),
     ] = _DEFAULTS.store,
+    redis_prefix: Annotated[
+        str, _option("redis_prefix", "What the names of all keys in Redis begin with.", "TEXT")
+    ] = _DEFAULTS.redis_prefix,
     ttl: Annotated[
         int, _option("ttl", "How long a registration holds without a heartbeat.", "SECONDS")
     ] = _DEFAULTS.ttl,
@@ -62,6 +65,13 @@ def serve(
         float,
         _option("drain_timeout", "How long a stop waits for calls in flight.", "SECONDS"),
     ] = _DEFAULTS.drain_timeout,
+    metrics_port: Annotated[
+        int,
+        _option("metrics_port", "Port for /metrics, /healthz and /readyz; 0 turns it off.", "PORT"),
+    ] = _DEFAULTS.metrics_port,
+    tracing: Annotated[
+        bool, _option("tracing", "Send OpenTelemetry spans, as the OTEL_* variables say.")
+    ] = _DEFAULTS.tracing,
     tls_cert: Annotated[
         Path | None,
         _option("tls_cert", "Certificate and its chain, PEM; then the port speaks TLS.", "FILE"),
@@ -103,6 +113,12 @@ def serve(
         float,
         _option("request_timeout", "How long a client may pause within a request.", "SECONDS"),
     ] = _DEFAULTS.request_timeout,
+    stale_lookups: Annotated[
+        int,
+        _option(
+            "stale_lookups", "Age of answers given while the store is away; 0: none.", "SECONDS"
+        ),
+    ] = _DEFAULTS.stale_lookups,
     log_level: Annotated[
         LogLevel, _option("log_level", "The least that is logged, on stderr.")
     ] = _DEFAULTS.log_level,

@@ -33,6 +33,14 @@ class RegistryStore(Protocol):
     and repeating it is safe.
     """
 
+    @property
+    def expired(self) -> int:
+        """How many leases ended because nobody renewed them, as far as this object has noticed.
+
+        Each is counted once, and by one replica only, so that the replicas' numbers add up. It never goes down.
+        """
+        ...
+
     async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
         """Grant or renew the lease on `registration.mesh_id` for `ttl` seconds from `now`.
 

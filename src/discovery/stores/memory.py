@@ -46,6 +46,8 @@ class MemoryStore:
         self._last_absent_revision = 0
         self._absent: dict[str, int] = {}
         self._listener: Listener = _ignore
+        self.expired = 0
+        """See RegistryStore."""
 
     async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
         """See RegistryStore."""
@@ -107,7 +109,7 @@ class MemoryStore:
         entry = self._entries.get(mesh_id)
         if entry is None or now.monotonic_us < entry.ends_us:
             return entry
-        self._remove(mesh_id, now)
+        self._expire(mesh_id, now)
         return None
 
     def _grant(self, registration: Registration, ttl: int, now: Instant) -> Lease:
@@ -134,6 +136,10 @@ class MemoryStore:
             self._listener(WatchEvent(kept.mesh_id, revision, entry.lease))
         return entry.lease
 
+    def _expire(self, mesh_id: str, now: Instant) -> None:
+        self.expired += 1
+        self._remove(mesh_id, now)
+
     def _remove(self, mesh_id: str, now: Instant) -> None:
         revision = self._entries.pop(mesh_id).lease.revision
         self._last_absent_revision = max(self._last_absent_revision, revision)
@@ -159,7 +165,7 @@ class MemoryStore:
         if entry is None or entry.reminder_us != due_us:
             return
         if entry.ends_us <= now.monotonic_us:
-            self._remove(mesh_id, now)
+            self._expire(mesh_id, now)
         else:
             entry.reminder_us = entry.ends_us
             heapq.heappush(self._reminders, (entry.ends_us, mesh_id))

@@ -149,11 +149,14 @@ class _Endpoints:
 
     async def _unary(self, request: _Unread, context: Context) -> betterproto.Message:
         self._passed_on.add(context)
+        call = _call(context)
         try:
-            return await self._pipeline.unary(_call(context), request.read)
+            reply = await self._pipeline.unary(call, request.read)
         except DiscoveryError as error:
             context.response_headers.update(error_headers(error))
             raise _AnswerError(error) from error
+        context.response_headers.update(call.reply_metadata)
+        return reply
 
     async def _stream(
         self, request: _Unread, context: Context

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol, get_args
+
+Spoken = Literal["http/1.1", "http/2", "websocket", "undecided"]
 
 
 class Connection(Protocol):
     """What every protocol's connection can do."""
+
+    speaks: Spoken
 
     def shutdown(self) -> None:
         """Ask the client to leave; answer what it still asks."""
@@ -23,15 +28,22 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
+        self._counts: dict[str, int] = dict.fromkeys(get_args(Spoken), 0)
         self._none = asyncio.Event()
         self._none.set()
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many connections there are of each protocol: a live view, with every protocol in it."""
+        return self._counts
+
     def add(self, connection: Connection) -> None:
         """Count a connection that was made."""
         self._open.add(connection)
+        self._counts[connection.speaks] += 1
         self._none.clear()
 
     def remove(self, connection: Connection) -> None:
@@ -40,7 +52,9 @@ class Connections:
 
     def discard(self, connection: Connection) -> None:
         """Stop counting a connection that was lost, or took on another protocol."""
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._counts[connection.speaks] -= 1
         if not self._open:
             self._none.set()
 

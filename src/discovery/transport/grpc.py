@@ -79,22 +79,24 @@ class GrpcServing:
 
     async def _unary(self, path: str, stream: GrpcStream) -> None:
         call = self._call(path, stream)
-        async with _answering(call):
+        async with answering(call.deadline):
             reply = await self._pipeline.unary(call, partial(receive_message, stream))
             async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
+                if call.reply_metadata:
+                    await stream.send_initial_metadata(metadata=call.reply_metadata)
                 await stream.send_message(reply)
 
     async def _stream(self, path: str, stream: GrpcStream) -> None:
         call = self._call(path, stream)
         replies = self._pipeline.stream(call, partial(receive_message, stream))
-        async with _answering(call), aclosing(replies):
+        async with answering(call.deadline), aclosing(replies):
             async for reply in replies:
                 await stream.send_message(reply)
 
     def _call(self, path: str, stream: GrpcStream) -> Call:
         metadata: Mapping[str, str | bytes] = stream.metadata or {}
         address = self._proxies.client(_address(stream), cast("Mapping[str, str]", metadata))
-        return Call(path, "grpc", address, metadata, _buffer(stream).deadline)
+        return Call(path, "grpc", address, metadata, request_buffer(stream).deadline)
 
     def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
         self._pipeline.refuse(Call(headers.get(":path", ""), "grpc"), error)
@@ -170,10 +172,10 @@ class Http2Handler(Handler):
 
 
 @asynccontextmanager
-async def _answering(call: Call) -> AsyncIterator[None]:
-    """Keep the call's deadline, and translate what goes wrong."""
+async def answering(deadline: float | None) -> AsyncIterator[None]:
+    """Keep a call's deadline, on `time.monotonic()`, and translate what goes wrong."""
     try:
-        async with asyncio.timeout_at(call.deadline):  # asyncio goes by time.monotonic() too
+        async with asyncio.timeout_at(deadline):  # asyncio goes by time.monotonic() too
             yield
     except DiscoveryError as error:
         raise grpc_error(error) from error
@@ -205,7 +207,8 @@ def _address(stream: GrpcStream) -> str | None:
     return plain_address(name[0]) if isinstance(name, tuple) else None
 
 
-def _buffer(stream: GrpcStream) -> RequestBuffer:
+def request_buffer(stream: GrpcStream) -> RequestBuffer:
+    """Return where a stream's request is collected; it knows the call's deadline too."""
     buffer = stream._stream.buffer  # noqa: SLF001 - grpclib has no place for what belongs to a stream
     return cast("RequestBuffer", buffer)
 

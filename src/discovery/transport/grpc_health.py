@@ -23,8 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError
 from discovery.transport.drain import DrainGate, draining_error
-from discovery.transport.grpc import GrpcStream, _answering, _buffer, receive_message
-from discovery.transport.pipeline import Call
+from discovery.transport.grpc import GrpcStream, answering, receive_message, request_buffer
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -186,7 +185,7 @@ async def _received(stream: GrpcStream) -> str:
 
 
 async def _answer(handle: Callable[[GrpcStream], Awaitable[None]], stream: GrpcStream) -> None:
-    async with _answering(Call(SERVICE, "grpc", deadline=_buffer(stream).deadline)):
+    async with answering(request_buffer(stream).deadline):
         await handle(stream)
 
 

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 
 from discovery.transport.bounds import Bounds
-from discovery.transport.connections import Connections
+from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application
 from discovery.transport.limits import Deadline
 
@@ -29,6 +29,8 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-lengt
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """A connection that was upgraded."""
 
+    speaks: Spoken = "websocket"
+
     def shutdown(self) -> None:
         """Say that the server is leaving (1012), unless a close is under way already."""
         with suppress(InvalidState):
@@ -42,6 +44,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 class Http1Connection(HttpToolsProtocol):
     """A client's connection: uvicorn's, with a bound on how large headers are, and how long a request takes to come."""
 
+    speaks: Spoken = "http/1.1"
     bounds = Bounds()
     _header_bytes = 0
     _reading_headers = True

@@ -27,7 +27,7 @@ from hyperframe.frame import GoAwayFrame
 from discovery.clock import Clock
 from discovery.errors import DeadlineExceededError, TooLargeError
 from discovery.transport.bounds import Bounds
-from discovery.transport.connections import Connections
+from discovery.transport.connections import Connections, Spoken
 from discovery.transport.floods import FloodGuard, bound_closed_streams, bound_header_table
 from discovery.transport.limits import Deadline
 
@@ -121,6 +121,8 @@ class _Processor(EventsProcessor):
 
 class Http2Connection(H2Protocol):
     """A client's connection, from its preface to its end."""
+
+    speaks: Spoken = "http/2"
 
     def __init__(
         self, handler: AbstractHandler, connections: Connections, bounds: Bounds, clock: Clock

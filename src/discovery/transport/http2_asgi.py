@@ -131,6 +131,8 @@ class Http2Exchange:
         return {"type": "http.request", "body": data, "more_body": self._more}
 
     async def _send(self, message: Message) -> None:
+        if self._stream.connection.is_closing():
+            return
         if message["type"] == "http.response.start":
             self._started = True
             fields = [

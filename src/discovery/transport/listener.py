@@ -10,7 +10,7 @@ from typing import cast
 from structlog.typing import FilteringBoundLogger
 
 from discovery.transport.accept import Acceptor
-from discovery.transport.connections import Connections
+from discovery.transport.connections import Connections, Spoken
 from discovery.transport.drain import DrainGate
 from discovery.transport.limits import ConnectionLimits
 from discovery.transport.tls import HTTP2, ServerTls
@@ -68,6 +68,8 @@ class Listener:
 
 class Newcomer(asyncio.Protocol):
     """A connection that has not said what it speaks: HTTP/2 begins with a preface, anything else is HTTP/1.1."""
+
+    speaks: Spoken = "undecided"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The one path of every call, whatever protocol it came by: drain, service, log line.
+"""The one path of every call, whatever protocol it came by: drain, service, observers, log line.
 
 An adapter builds a `Call` and says how to receive its message; what it gets is a reply, or a DiscoveryError. Nothing
 about a call is decided or counted anywhere else.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import betterproto
 from structlog.typing import FilteringBoundLogger
@@ -34,6 +34,8 @@ class Call:
     peer: str | None = None
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     deadline: float | None = None
+    reply_metadata: dict[str, str] = field(default_factory=dict)
+    """What the answer carries beside its message: the handler fills it, the adapter sends it."""
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
@@ -44,10 +46,31 @@ HandleStream = Callable[[betterproto.Message, Call], AsyncGenerator[betterproto.
 H = TypeVar("H")
 
 
+class Observation(Protocol):
+    """One call under way, as an observer sees it. Nothing here may raise or wait."""
+
+    def delivered(self) -> None:
+        """One of a stream's replies has been sent."""
+        ...
+
+    def finished(self, code: Code, seconds: float) -> None:
+        """The call is over; called exactly once."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told of every call."""
+
+    def started(self, call: Call) -> Observation:
+        """Take note of a call that begins. It must not raise or wait."""
+        ...
+
+
 @dataclass(slots=True)
 class _Record:
     """What the log line says of a call once it is over."""
 
+    observations: Sequence[Observation]
     code: Code = Code.OK
     message: betterproto.Message | None = None
     defect: Exception | None = None
@@ -62,11 +85,13 @@ class Pipeline:
         gate: DrainGate,
         log: FilteringBoundLogger,
         streams: Mapping[str, HandleStream] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._handlers = handlers
         self._streams = streams or {}
         self._gate = gate
         self._log = log
+        self._observers = observers
 
     async def unary(self, call: Call, receive: Receive) -> betterproto.Message:
         """Answer a call of one request and one reply. `receive` returns its message, or raises DiscoveryError.
@@ -87,15 +112,17 @@ class Pipeline:
             async with aclosing(handle(record.message, call)) as replies:
                 async for reply in replies:
                     yield reply
+                    for observation in record.observations:
+                        observation.delivered()
 
     def refuse(self, call: Call, error: DiscoveryError) -> None:
         """Account for a call that its adapter could not even pass on."""
-        self._log_call(call, _Record(error.code), milliseconds=0)
+        self._finish(call, _Record(self._observations(call), error.code), seconds=0)
 
     @contextmanager
     def _accounted(self, call: Call) -> Iterator[_Record]:
-        """Log the call when the block ends, and let no exception out that an adapter could not translate."""
-        record, started = _Record(), time.perf_counter()
+        """Account for the call when the block ends, and let no exception out that an adapter could not translate."""
+        record, started = _Record(self._observations(call)), time.perf_counter()
         try:
             yield record
         except DiscoveryError as error:
@@ -108,7 +135,15 @@ class Pipeline:
             record.code, record.defect = Code.INTERNAL, error
             raise InternalError("internal error; the server's log has the details") from error
         finally:
-            self._log_call(call, record, milliseconds=(time.perf_counter() - started) * 1000)
+            self._finish(call, record, time.perf_counter() - started)
+
+    def _observations(self, call: Call) -> Sequence[Observation]:
+        return [observer.started(call) for observer in self._observers]
+
+    def _finish(self, call: Call, record: _Record, seconds: float) -> None:
+        for observation in record.observations:
+            observation.finished(record.code, seconds)
+        self._log_call(call, record, seconds * 1000)
 
     def _log_call(self, call: Call, record: _Record, milliseconds: float) -> None:
         log = self._log.info if record.defect is None else self._log.error

@@ -38,9 +38,8 @@ from discovery.errors import (
 )
 from discovery.transport import grpc_health
 from discovery.transport.drain import DrainGate
-from discovery.transport.grpc import GrpcStream, _answering, _buffer
+from discovery.transport.grpc import GrpcStream, answering, request_buffer
 from discovery.transport.http_errors import code_name
-from discovery.transport.pipeline import Call
 from discovery.validation import MAX_REQUEST_BYTES
 
 _VERSIONS = ("v1", "v1alpha")
@@ -83,8 +82,7 @@ class Reflection:
 
     async def _grpc(self, stream: GrpcStream) -> None:
         replies = self._v1.server_reflection_info(_requests(stream), None)
-        call = Call("", "grpc", deadline=_buffer(stream).deadline)
-        async with _answering(call), aclosing(replies):
+        async with answering(request_buffer(stream).deadline), aclosing(replies):
             try:
                 async for reply in replies:
                     await stream.send_message(reply.to_binary())

@@ -54,11 +54,12 @@ class RestRoutes:
         return await self._answer(request, "Health", _given(HealthRequest()))
 
     async def _answer(self, request: Request, name: str, receive: Receive) -> Response:
+        call = rest_call(request, name, "rest")
         try:
-            reply = await self._pipeline.unary(rest_call(request, name, "rest"), receive)
+            reply = await self._pipeline.unary(call, receive)
         except DiscoveryError as error:
             return error_response(error)
-        return Response(json_codec.encode(reply), media_type=JSON)
+        return Response(json_codec.encode(reply), headers=call.reply_metadata, media_type=JSON)
 
 
 def rest_call(connection: HTTPConnection, name: str, protocol: str) -> Call:

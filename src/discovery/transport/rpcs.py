@@ -22,6 +22,9 @@ from discovery.service import DiscoveryService
 from discovery.transport import codec
 from discovery.transport.pipeline import Call, Handle, HandleStream
 
+STALENESS = "coral-staleness"
+"""Tells how many seconds old an answer is that was given while the store was away."""
+
 SERVICE = "/coral.discovery.v1.DiscoveryService"
 
 
@@ -55,9 +58,12 @@ class DiscoveryRpcs:
         return codec.register_reply(registered)
 
     async def _lookup_colony(
-        self, request: LookupColonyRequest, _call: Call
+        self, request: LookupColonyRequest, call: Call
     ) -> LookupColonyResponse:
-        return codec.lookup_reply(await self._service.lookup_colony(request.mesh_id))
+        found = await self._service.lookup_colony(request.mesh_id)
+        if found.staleness is not None:
+            call.reply_metadata[STALENESS] = str(found.staleness)
+        return codec.lookup_reply(found.lease)
 
     async def _deregister_colony(
         self, request: DeregisterColonyRequest, _call: Call

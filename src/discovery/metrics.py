@@ -1,0 +1,222 @@
+"""What operators watch: one Metrics object, which owns its registry.
+
+The pipeline tells it of calls, a MeasuredStore of the store, and it asks for connections.
+
+Every label is bounded: a method or protocol that is not known beforehand counts as `unknown`, and no label ever holds
+what a client made up. The series that alerts read are there from the start, at zero, so that their first step is seen.
+docs/metrics.md lists the metrics, and a test holds it against a running server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from discovery.errors import Code
+from discovery.transport.pipeline import Call, Observation
+
+UNKNOWN = "unknown"
+
+_PREFIX = "coral_discovery_"
+_PROTOCOLS = ("grpc", "connect", "rest", "websocket")
+# What an alert counts must be there before it happens. Series of other statuses come with their first call.
+_ALERTS = (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.UNAVAILABLE)
+_LEASE_EVENTS = ("granted", "renewed", "expired", "released", "conflicted")
+_OPERATIONS = ("register", "lookup", "deregister", "count", "sweep", "current")
+_OUTCOMES = ("ok", "refused", "unavailable", "cancelled", "error")
+# In seconds: a memory store answers within 100 microseconds, and few clients wait for longer than ten seconds.
+_BUCKETS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+
+class Registry(CollectorRegistry):
+    """A registry without `_created` series: no Prometheus reads them by default, and they are a third of all."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric: see CollectorRegistry."""
+        for metric in super().collect():
+            metric.samples = [
+                sample for sample in metric.samples if not sample.name.endswith("_created")
+            ]
+            yield metric
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """Return a new counter."""
+        return Counter(_PREFIX + name, text, labels, registry=self)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Return a new gauge."""
+        return Gauge(_PREFIX + name, text, labels, registry=self)
+
+    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        """Return a new histogram of seconds."""
+        return Histogram(_PREFIX + name, text, labels, registry=self, buckets=_BUCKETS)
+
+
+class Metrics:
+    """Every metric of one server."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = Registry()
+        self.store = StoreMetrics(self.registry)
+        self._connections = self.registry.gauge("connections", "Open connections.", "protocol")
+        build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=self.registry)
+        build.info({"version": version})
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def observer(self, unary: Iterable[str], streams: Iterable[str]) -> CallMetrics:
+        """Return what observes calls, once; of methods with one reply, and with many, by path."""
+        return CallMetrics(self.registry, unary, streams)
+
+    def follow_connections(self, counts: Mapping[str, int]) -> None:
+        """Read in `counts`, at each scrape, how many connections speak each protocol that it has now."""
+        for protocol in counts:
+            self._connections.labels(protocol).set_function(partial(counts.__getitem__, protocol))
+
+
+# -- Calls ----------------------------------------------------------------------------------------
+
+
+class CallMetrics:
+    """An Observer of calls. What a method needs over each protocol is bound beforehand, so that no call looks it up."""
+
+    def __init__(self, registry: Registry, unary: Iterable[str], streams: Iterable[str]) -> None:
+        self._requests = registry.counter(
+            "requests_total", "Calls that are over.", "method", "protocol", "status"
+        )
+        self._in_flight = registry.gauge(
+            "requests_in_flight", "Calls of one reply under way.", "method"
+        )
+        self._seconds = registry.histogram(
+            "request_duration_seconds", "How long calls of one reply took.", "method"
+        )
+        self._open = registry.gauge("watch_streams", "Watches under way.", "method")
+        self._sent = registry.counter("watch_deliveries_total", "States sent to watches.", "method")
+        self._known: dict[tuple[str, str], _Unary | _Stream] = {}
+        for protocol in _PROTOCOLS:
+            self._known |= {(path, protocol): self._unary(path, protocol) for path in unary}
+            self._known |= {(path, protocol): self._stream(path, protocol) for path in streams}
+        self._unknown = self._unary(UNKNOWN, UNKNOWN)
+
+    def started(self, call: Call) -> Observation:
+        """Count a call that begins: see Observer."""
+        observation = self._known.get((call.path, call.protocol), self._unknown)
+        observation.begin()
+        return observation
+
+    def _unary(self, path: str, protocol: str) -> _Unary:
+        method = path.rpartition("/")[2]
+        statuses = _Statuses(self._requests, method, protocol)
+        return _Unary(self._in_flight.labels(method), self._seconds.labels(method), statuses)
+
+    def _stream(self, path: str, protocol: str) -> _Stream:
+        method = path.rpartition("/")[2]
+        statuses = _Statuses(self._requests, method, protocol)
+        return _Stream(self._open.labels(method), self._sent.labels(method), statuses)
+
+
+class _Statuses(dict[Code, Counter]):
+    """The counter of each status of one method over one protocol."""
+
+    def __init__(self, requests: Counter, method: str, protocol: str) -> None:
+        super().__init__()
+        self._bind = partial(requests.labels, method, protocol)
+        for code in (Code.OK, *_ALERTS):
+            self[code] = self._bind(code.name)
+
+    def __missing__(self, code: Code) -> Counter:
+        counter = self[code] = self._bind(code.name)
+        return counter
+
+
+class _Unary:
+    """The Observation of every call of a method with one reply, over one protocol."""
+
+    def __init__(self, in_flight: Gauge, seconds: Histogram, statuses: _Statuses) -> None:
+        self._in_flight = in_flight
+        self._seconds = seconds
+        self._statuses = statuses
+
+    def begin(self) -> None:
+        self._in_flight.inc()
+
+    def delivered(self) -> None:
+        """See Observation. One reply is no delivery of a watch."""
+
+    def finished(self, code: Code, seconds: float) -> None:
+        self._in_flight.dec()
+        self._seconds.observe(seconds)
+        self._statuses[code].inc()
+
+
+class _Stream:
+    """The same of a method with many replies. How long such a call lasts is its client's choice, and not observed."""
+
+    def __init__(self, streams: Gauge, sent: Counter, statuses: _Statuses) -> None:
+        self._streams = streams
+        self._sent = sent
+        self._statuses = statuses
+
+    def begin(self) -> None:
+        self._streams.inc()
+
+    def delivered(self) -> None:
+        self._sent.inc()
+
+    def finished(self, code: Code, seconds: float) -> None:
+        del seconds
+        self._streams.dec()
+        self._statuses[code].inc()
+
+
+# -- The store ------------------------------------------------------------------------------------
+
+
+class StoreMetrics:
+    """What a store does, and how its leases fare."""
+
+    def __init__(self, registry: Registry) -> None:
+        done = registry.counter(
+            "store_operations_total", "Store operations that are over.", "operation", "outcome"
+        )
+        seconds = registry.histogram(
+            "store_operation_duration_seconds", "How long store operations took.", "operation"
+        )
+        leases = registry.counter("leases_total", "What became of leases.", "event")
+        lookups = registry.counter("lookups_total", "Lookups that the store answered.", "result")
+        self._registrations = registry.gauge(
+            "registrations", "Live leases, as of the last count.", "kind"
+        )
+        self.leases = {event: leases.labels(event) for event in _LEASE_EVENTS}
+        self.found, self.missed = lookups.labels("found"), lookups.labels("missed")
+        self._seconds = {name: seconds.labels(name) for name in _OPERATIONS}
+        self._done = {
+            (name, outcome): done.labels(name, outcome)
+            for name in _OPERATIONS
+            for outcome in _OUTCOMES
+        }
+
+    def done(self, operation: str, outcome: str, seconds: float) -> None:
+        """Count an operation that is over."""
+        self._done[operation, outcome].inc()
+        self._seconds[operation].observe(seconds)
+
+    def counted(self, kind: str, number: int) -> None:
+        """Take in how many live leases there are. Before the first count nobody knows, and there is no series."""
+        self._registrations.labels(kind).set(number)

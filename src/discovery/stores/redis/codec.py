@@ -1,0 +1,147 @@
+"""Leases as Redis keeps them: a line of words that scripts read, then the registration in canonical JSON.
+
+    1 <revision> <last seen> <end> <public key>
+    {"endpoints":["203.0.113.5:41820"],"mesh_id":"my-mesh","pubkey":"..."}
+
+Scripts compare registrations as bytes, so equal ones must be equal bytes, whichever version wrote them: keys are
+sorted, and what has its default value is left out. A newer version may add words and fields; they are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from discovery.errors import StoreUnavailableError
+from discovery.models import (
+    NO_METADATA,
+    CertificateFingerprint,
+    Endpoint,
+    Lease,
+    PublicEndpoint,
+    Registration,
+    WatchEvent,
+)
+
+_FORMAT = b"1"
+
+# Escapes everything beyond ASCII, so that no string can fail to be encoded.
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+
+
+def encode_registration(registration: Registration) -> bytes:
+    """Return the canonical form: two registrations are equal if and only if these are."""
+    fields = {
+        "mesh_id": registration.mesh_id,
+        "pubkey": registration.pubkey,
+        "endpoints": registration.endpoints,
+        "metadata": dict(registration.metadata),
+        "mesh_ipv4": registration.mesh_ipv4,
+        "mesh_ipv6": registration.mesh_ipv6,
+        "connect_port": registration.connect_port,
+        "public_port": registration.public_port,
+    }
+    document: dict[str, Any] = {name: value for name, value in fields.items() if value}
+    if registration.observed_endpoint is not None:
+        document["observed_endpoint"] = _endpoint_document(registration.observed_endpoint)
+    if registration.public_endpoint is not None:
+        document["public_endpoint"] = _public_endpoint_document(registration.public_endpoint)
+    return _to_json(document).encode()
+
+
+def decode_lease(value: bytes) -> Lease:
+    """Return the lease that is stored as `value`.
+
+    Raises:
+        StoreUnavailableError: it is none.
+    """
+    with _understanding():
+        head, _, body = value.partition(b"\n")
+        form, revision, last_seen_us, expires_at_us, *_ = head.split(b" ")
+        if form != _FORMAT:
+            raise ValueError(form)
+        registration = _registration(json.loads(body))
+        return Lease(registration, int(revision), int(last_seen_us), int(expires_at_us))
+
+
+def decode_event(fields: Sequence[bytes]) -> WatchEvent | None:
+    """Return the event of one entry in a stream, or None if this version has no use for it.
+
+    Raises:
+        StoreUnavailableError: it makes no sense.
+    """
+    with _understanding():
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        if b"lease" in named:
+            lease = decode_lease(named[b"lease"])
+            return WatchEvent(lease.registration.mesh_id, lease.revision, lease)
+        if b"absent" in named:
+            return WatchEvent(named[b"mesh"].decode(), int(named[b"absent"]), None)
+        return None
+
+
+@contextmanager
+def _understanding() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StoreUnavailableError("the store holds something that is not ours") from error
+
+
+def _endpoint_document(endpoint: Endpoint) -> Mapping[str, Any]:
+    return {
+        "ip": endpoint.ip,
+        "port": endpoint.port,
+        "protocol": endpoint.protocol,
+        "via_relay": endpoint.via_relay,
+    }
+
+
+def _public_endpoint_document(endpoint: PublicEndpoint) -> Mapping[str, Any]:
+    fields = {"enabled": endpoint.enabled, "url": endpoint.url, "ca_cert": endpoint.ca_cert}
+    document: dict[str, Any] = {name: value for name, value in fields.items() if value}
+    if endpoint.ca_fingerprint is not None:
+        fingerprint = endpoint.ca_fingerprint
+        document["ca_fingerprint"] = [fingerprint.algorithm, fingerprint.value.hex()]
+    if endpoint.updated_at_us is not None:
+        document["updated_at_us"] = endpoint.updated_at_us
+    return document
+
+
+def _registration(document: Mapping[str, Any]) -> Registration:
+    observed, public = document.get("observed_endpoint"), document.get("public_endpoint")
+    return Registration(
+        mesh_id=document["mesh_id"],
+        pubkey=document["pubkey"],
+        endpoints=tuple(document.get("endpoints", ())),
+        metadata=document.get("metadata", NO_METADATA),
+        mesh_ipv4=document.get("mesh_ipv4", ""),
+        mesh_ipv6=document.get("mesh_ipv6", ""),
+        connect_port=document.get("connect_port", 0),
+        public_port=document.get("public_port", 0),
+        observed_endpoint=None if observed is None else _endpoint(observed),
+        public_endpoint=None if public is None else _public_endpoint(public),
+    )
+
+
+def _endpoint(document: Mapping[str, Any]) -> Endpoint:
+    return Endpoint(
+        document["ip"], document["port"], document["protocol"], via_relay=document["via_relay"]
+    )
+
+
+def _public_endpoint(document: Mapping[str, Any]) -> PublicEndpoint:
+    fingerprint = document.get("ca_fingerprint")
+    return PublicEndpoint(
+        enabled=document.get("enabled", False),
+        url=document.get("url", ""),
+        ca_cert=document.get("ca_cert", ""),
+        ca_fingerprint=None if fingerprint is None else _fingerprint(*fingerprint[:2]),
+        updated_at_us=document.get("updated_at_us"),
+    )
+
+
+def _fingerprint(algorithm: int, value: str) -> CertificateFingerprint:
+    return CertificateFingerprint(algorithm, bytes.fromhex(value))

@@ -1,0 +1,115 @@
+"""What the tests of the Redis store share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from discovery.clock import Instant
+from discovery.errors import StoreUnavailableError
+from discovery.models import Lease, Registration, WatchEvent
+from discovery.stores.base import Grant, RegistryStore
+from tests.redis.servers import PATIENCE, eventually
+from tests.support import KEY, MESH, registration
+
+T = TypeVar("T")
+
+NOW = Instant(0, 0)
+"""The caller's clock. It must not matter, so it is as wrong as can be."""
+
+TTL = 300
+TIMEOUT = 0.5
+"""How long the stores of these tests wait for their server, in seconds."""
+
+
+@dataclass
+class Replica:
+    """A store as one replica of the service has it, and what its listener is told."""
+
+    store: RegistryStore
+    events: list[WatchEvent] = field(default_factory=list)
+    gaps: int = 0
+
+    def __post_init__(self) -> None:
+        self.store.listen(self.events.append, self._missed)
+
+    def _missed(self) -> None:
+        self.gaps += 1
+
+    async def register(self, wanted: Registration | None = None, ttl: int = TTL) -> Grant:
+        return await self.store.register(wanted or registration(), ttl=ttl, now=NOW)
+
+    async def lookup(self, mesh_id: str = MESH) -> Lease | None:
+        return await self.store.lookup(mesh_id, now=NOW)
+
+    async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY) -> bool:
+        return await self.store.deregister(mesh_id, pubkey, now=NOW)
+
+    async def count(self) -> int:
+        return await self.store.count(now=NOW)
+
+    async def sweep(self, limit: int = 100) -> bool:
+        return await self.store.sweep(now=NOW, limit=limit)
+
+    async def current(self, mesh_id: str = MESH) -> WatchEvent:
+        return await self.store.current(mesh_id, now=NOW)
+
+    def every_call(self) -> dict[str, Coroutine[Any, Any, object]]:
+        """One call of each kind, yet to be awaited."""
+        return {
+            "register": self.register(registration(public_port=1)),
+            "lookup": self.lookup(),
+            "deregister": self.deregister(),
+            "count": self.count(),
+            "sweep": self.sweep(),
+            "current": self.current(),
+        }
+
+    async def follows(self, gaps: int = 1) -> None:
+        """Return once it was told, for the `gaps`th time, that it may have missed something: now it is told all."""
+        await eventually(lambda: _now(self.gaps >= gaps))
+
+    async def hears(self, what: Callable[[WatchEvent], bool]) -> WatchEvent:
+        """Return the first event that is so."""
+        await eventually(lambda: _now(any(map(what, self.events))))
+        return next(filter(what, self.events))
+
+    async def learns_of(self, revision: int) -> None:
+        """Return once it was told of `revision`, or that it missed something and has to ask."""
+        gaps = self.gaps
+        await eventually(
+            lambda: _now(self.gaps > gaps or any(e.revision == revision for e in self.events))
+        )
+
+    async def works(self) -> bool:
+        """Say whether calls are answered."""
+        try:
+            await self.register(registration(mesh_id="probe"))
+            await self.lookup("probe")
+        except StoreUnavailableError:
+            return False
+        return True
+
+
+async def _now(answer: bool) -> bool:
+    return answer
+
+
+async def refusal(call: Coroutine[Any, Any, object], timeout: float = TIMEOUT) -> object:
+    """Return the StoreUnavailableError that `call` raises, or what it returns. It must not take longer than it may."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await call
+    except StoreUnavailableError as error:
+        assert loop.time() - started < timeout + 3  # seconds that a busy machine may add
+        return error
+
+
+async def refusals(calls: dict[str, Coroutine[Any, Any, object]]) -> dict[str, object]:
+    """Return `refusal` of each, made at the same time."""
+    answers = await asyncio.gather(*map(refusal, calls.values()))
+    return dict(zip(calls, answers, strict=True))

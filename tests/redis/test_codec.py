@@ -1,0 +1,150 @@
+"""Leases as bytes: nothing is lost, equal is equal, and other versions' bytes can be read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.errors import StoreUnavailableError
+from discovery.models import CertificateFingerprint, Endpoint, Lease, PublicEndpoint, Registration
+from discovery.stores.redis.codec import decode_event, decode_lease, encode_registration
+from tests.support import KEY, MESH, examples, registration, shown
+
+# Any string at all, lone surrogates too: what may be in a registration is not for the store to say.
+TEXT = st.text(st.characters(), max_size=20)
+NUMBER = st.integers(min_value=0, max_value=2**32 - 1)
+
+ENDPOINTS = st.builds(Endpoint, TEXT, NUMBER, TEXT, via_relay=st.booleans())
+PUBLIC_ENDPOINTS = st.builds(
+    PublicEndpoint,
+    enabled=st.booleans(),
+    url=TEXT,
+    ca_cert=TEXT,
+    ca_fingerprint=st.none() | st.builds(CertificateFingerprint, NUMBER, st.binary(max_size=40)),
+    updated_at_us=st.none() | st.integers(min_value=-(2**62), max_value=2**62),
+)
+REGISTRATIONS = st.builds(
+    Registration,
+    mesh_id=st.just(MESH),
+    pubkey=st.just(KEY),
+    endpoints=st.lists(TEXT, max_size=4).map(tuple),
+    metadata=st.dictionaries(TEXT, TEXT, max_size=4),
+    mesh_ipv4=TEXT,
+    mesh_ipv6=TEXT,
+    connect_port=NUMBER,
+    public_port=NUMBER,
+    observed_endpoint=st.none() | ENDPOINTS,
+    public_endpoint=st.none() | PUBLIC_ENDPOINTS,
+)
+
+
+def stored(body: bytes, head: bytes = b"1 10 20 30 key") -> bytes:
+    return head + b"\n" + body
+
+
+@given(REGISTRATIONS)
+@examples(200)
+def test_what_is_encoded_is_decoded(wanted: Registration) -> None:
+    lease = decode_lease(stored(encode_registration(wanted)))
+
+    assert lease == Lease(wanted, 10, 20, 30)
+
+
+@given(REGISTRATIONS, REGISTRATIONS)
+@examples(100)
+def test_bytes_are_equal_if_and_only_if_registrations_are(
+    one: Registration, other: Registration
+) -> None:
+    assert (encode_registration(one) == encode_registration(other)) is (one == other)
+
+
+def test_the_order_of_metadata_makes_no_difference() -> None:
+    one, other = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+
+    assert encode_registration(registration(metadata=one)) == encode_registration(
+        registration(metadata=other)
+    )
+
+
+def test_an_empty_public_endpoint_is_not_none() -> None:
+    empty = replace(registration(), public_endpoint=PublicEndpoint())
+
+    assert encode_registration(empty) != encode_registration(registration())
+
+
+def test_the_form_stays_as_it_is() -> None:
+    """Replicas of two versions work side by side, and compare bytes: this must never change."""
+    wanted = registration(
+        connect_port=9000,
+        observed_endpoint=Endpoint("198.51.100.7", 41820),
+        public_endpoint=PublicEndpoint(
+            enabled=True,
+            url="https://é",
+            ca_fingerprint=CertificateFingerprint(1, b"\x00\xff"),
+            updated_at_us=7,
+        ),
+    )
+
+    assert encode_registration(wanted).decode() == (
+        '{"connect_port":9000,"endpoints":["203.0.113.5:41820","[2001:db8::5]:41820"],'
+        '"mesh_id":"mesh-1","metadata":{"region":"eu-west"},'
+        '"observed_endpoint":{"ip":"198.51.100.7","port":41820,"protocol":"udp","via_relay":false},'
+        '"pubkey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=",'
+        '"public_endpoint":{"ca_fingerprint":[1,"00ff"],"enabled":true,"updated_at_us":7,'
+        '"url":"https://\\u00e9"}}'
+    )
+
+
+def test_words_and_fields_of_a_later_version_are_ignored() -> None:
+    document = json.loads(encode_registration(registration()))
+    body = json.dumps({**document, "of_a_later_version": {"a": [1]}}).encode()
+
+    assert decode_lease(stored(body, b"1 10 20 30 key more words")).registration == registration()
+
+
+RUBBISH = [
+    b"",
+    b"rubbish",
+    b"2 10 20 30 key\n{}",
+    b"1 10 20\n{}",
+    b"1 10 x 30 key\n{}",
+    stored(b""),
+    stored(b"{}"),
+    stored(b"[]"),
+    stored(b"null"),
+    stored(b'{"mesh_id":"m","pubkey":"k","endpoints":5}'),
+    stored(b'{"mesh_id":"m","pubkey":"k","observed_endpoint":{}}'),
+    stored(b'{"mesh_id":"m","pubkey":"k","public_endpoint":{"ca_fingerprint":[1,"xyz"]}}'),
+    stored(b'{"mesh_id":"m\xff"}'),
+]
+
+
+@pytest.mark.parametrize("value", RUBBISH, ids=shown)
+def test_what_is_no_lease_is_an_error_and_no_absence(value: bytes) -> None:
+    with pytest.raises(StoreUnavailableError):
+        decode_lease(value)
+    with pytest.raises(StoreUnavailableError):
+        decode_event([b"mesh", b"m", b"lease", value])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"mesh"],
+        [b"absent", b"5"],
+        [b"mesh", b"m", b"absent", b"x"],
+        [b"mesh", b"\xff", b"absent", b"1"],
+    ],
+    ids=shown,
+)
+def test_what_is_no_event_is_an_error(fields: list[bytes]) -> None:
+    with pytest.raises(StoreUnavailableError):
+        decode_event(fields)
+
+
+def test_an_event_of_a_later_kind_is_none_of_ours() -> None:
+    assert decode_event([b"mesh", b"m", b"agent", b"..."]) is None

@@ -1,0 +1,84 @@
+"""What a call costs the server, as MONITOR shows it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio.connection import UnixDomainSocketConnection
+
+from tests.redis.conftest import Join
+from tests.redis.servers import Server
+from tests.redis.support import Replica
+from tests.support import MESH, registration
+
+
+@asynccontextmanager
+async def monitored(server: Server) -> AsyncIterator[list[str]]:
+    """Collect the commands that clients send, without those that scripts run and without those that follow changes."""
+    watching, marking = (UnixDomainSocketConnection(path=server.path, protocol=2) for _ in range(2))
+    commands: list[str] = []
+    await marking.connect()  # type: ignore[no-untyped-call]
+    await watching.connect()  # type: ignore[no-untyped-call]
+    await watching.send_command("MONITOR")
+    await watching.read_response()
+    yield commands
+    await marking.send_command("ECHO", "the end")
+    while b"the end" not in (line := await watching.read_response()):
+        if b" lua]" not in line and b'"XREAD"' not in line:
+            commands.append(line.decode().partition("] ")[2])
+    await watching.disconnect()
+    await marking.disconnect()
+
+
+CALLS: dict[str, Callable[[Replica], Awaitable[object]]] = {
+    "grant": lambda replica: replica.register(registration(mesh_id="mesh-2")),
+    "renew": lambda replica: replica.register(),
+    "change": lambda replica: replica.register(registration(public_port=1)),
+    "deregister": lambda replica: replica.deregister(),
+    "nothing to deregister": lambda replica: replica.deregister("mesh-3"),
+    "current": lambda replica: replica.current(),
+    "current, absent": lambda replica: replica.current("mesh-3"),
+    "count": lambda replica: replica.count(),
+    "sweep": lambda replica: replica.sweep(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_every_call_but_a_lookup_is_one_script(server: Server, join: Join, call: str) -> None:
+    replica = join(server.url)
+    await replica.follows()
+    await replica.register()
+    await CALLS[call](join(server.url, prefix="other"))  # so that the script is known
+
+    async with monitored(server) as commands:
+        await CALLS[call](replica)
+
+    assert [command.split()[0] for command in commands] == ['"EVALSHA"']
+
+
+async def test_a_lookup_is_one_get(server: Server, join: Join) -> None:
+    replica = join(server.url)
+    await replica.follows()
+    await replica.register()
+
+    async with monitored(server) as commands:
+        await replica.lookup()
+        await replica.lookup("mesh-2")
+
+    assert [command.split()[0] for command in commands] == ['"GET"', '"GET"']
+    assert commands[0].endswith(f':lease:{MESH}"')
+
+
+async def test_nothing_is_ever_looked_for_by_pattern(server: Server, join: Join) -> None:
+    """Neither KEYS nor SCAN, and neither of them in a script."""
+    replica = join(server.url)
+    await replica.follows()
+    for call in CALLS.values():
+        await call(replica)
+
+    used = await server.ask("INFO", "commandstats")
+    assert b"cmdstat_evalsha" in used
+    assert b"cmdstat_keys" not in used
+    assert b"scan" not in used

@@ -1,0 +1,167 @@
+"""What is in the server, and what if it is not what we put there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from discovery.errors import StoreUnavailableError
+from discovery.stores.redis.shards import make_shards, shard_number
+from tests.redis.conftest import Join
+from tests.redis.servers import Server, eventually, version
+from tests.redis.support import TTL, Replica, refusal, refusals
+from tests.support import MESH, registration
+
+SHARD = make_shards("test")[shard_number(MESH.encode())]
+LEASE = SHARD.lease(MESH.encode())
+
+
+async def test_a_lease_is_a_key_that_the_server_ends_at_the_moment_that_was_acknowledged(
+    server: Server, join: Join
+) -> None:
+    lease = (await join(server.url).register(ttl=1)).lease
+    look = "return {redis.call('TIME'), redis.call('EXISTS', KEYS[1])}"
+    dead_at = None
+
+    while dead_at is None:
+        # To the server, a script is one moment; it tells it to the millisecond.
+        (seconds, micros), alive = await server.ask("EVAL", look, 1, LEASE)
+        now_us = int(seconds) * 1_000_000 + int(micros)
+        if alive:
+            assert now_us < lease.expires_at_us + 1000
+        else:
+            dead_at = now_us
+
+    assert dead_at >= lease.expires_at_us
+
+
+@pytest.mark.skipif(version() < (7, 0), reason="it cannot be asked when a key ends")
+async def test_a_renewal_moves_the_keys_own_end(server: Server, join: Join) -> None:
+    replica = join(server.url)
+
+    for ttl in (10, TTL, 20):
+        lease = (await replica.register(ttl=ttl)).lease
+        assert await server.ask("PEXPIRETIME", LEASE) * 1000 == lease.expires_at_us
+
+
+async def test_nothing_but_what_is_bounded_outlives_the_leases(server: Server, join: Join) -> None:
+    replica = join(server.url)
+    for number in range(50):
+        await replica.register(registration(mesh_id=f"mesh-{number}"), ttl=1)
+    await eventually(lambda: _is_gone(replica, "mesh-49"))
+    while await replica.sweep(limit=10):
+        pass
+
+    keys = await server.ask("KEYS", "*")
+    assert {key.rpartition(b":")[2] for key in keys} == {b"absences", b"events"}
+
+
+async def _is_gone(replica: Replica, mesh_id: str) -> bool:
+    return await replica.lookup(mesh_id) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        ("SET", LEASE, "rubbish"),
+        ("SET", LEASE, "1 2 3 4 5 no line follows"),
+        ("SET", LEASE, ""),
+        ("RPUSH", LEASE, "a list"),
+    ],
+    ids=str,
+)
+async def test_a_lease_that_is_none_is_an_error_and_no_absence(
+    server: Server, join: Join, spoil: tuple[str, bytes, str]
+) -> None:
+    replica = join(server.url)
+    await server.ask(*spoil)
+
+    answers = await refusals(
+        {
+            "register": replica.register(),
+            "lookup": replica.lookup(),
+            "deregister": replica.deregister(),
+            "current": replica.current(),
+        }
+    )
+
+    assert [name for name, a in answers.items() if not isinstance(a, StoreUnavailableError)] == []
+    assert await replica.works()
+
+
+@pytest.mark.parametrize("key", [SHARD.ends, SHARD.absences, SHARD.events], ids=str)
+async def test_a_key_of_ours_that_somebody_else_uses_is_an_error(
+    server: Server, join: Join, key: bytes
+) -> None:
+    replica = join(server.url)
+    await server.ask("SET", key, "somebody else's")
+
+    answer = await refusal(replica.register())
+
+    assert isinstance(answer, StoreUnavailableError)
+    assert "something else" in answer.message
+
+
+async def test_a_lease_that_somebody_deleted_is_free_and_its_end_is_reported(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    await replica.follows()
+    before = (await replica.register()).lease.revision
+    await server.ask("DEL", LEASE)
+
+    assert await replica.lookup() is None
+    grant = await replica.register()
+
+    assert not grant.renewed
+    assert grant.lease.revision > before
+    await replica.hears(lambda event: event.lease is None)
+    assert await replica.count() == 1
+
+
+async def test_stores_with_different_prefixes_know_nothing_of_each_other(
+    server: Server, join: Join
+) -> None:
+    one, other = join(server.url, prefix="one"), join(server.url, prefix="other")
+    await one.register()
+
+    assert await other.lookup() is None
+    assert await other.count() == 0
+    keys = await server.ask("KEYS", "*")
+    assert {key.partition(b":")[0] for key in keys} == {b"one"}
+
+
+async def test_what_meshes_that_never_were_leave_behind_is_bounded(
+    server: Server, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.stores.redis.store._MOST_REMEMBERED", 5)
+    replica = join(server.url, timeout=30)
+    grants = [await replica.register(registration(mesh_id=f"live-{n}")) for n in range(100)]
+    await asyncio.gather(*(replica.current(f"never-{number}") for number in range(1000)))
+
+    while await replica.sweep(limit=10):
+        pass
+
+    remembered = 0
+    for shard in make_shards("test"):
+        remembered += await server.ask("ZCARD", shard.absences)
+        for grant in grants:
+            name = grant.lease.registration.mesh_id.encode()
+            if make_shards("test")[shard_number(name)] == shard:
+                assert await server.ask("ZSCORE", shard.absences, name) is not None
+    assert remembered <= 100 + 16 * 5
+
+
+async def test_an_absence_is_forgotten_in_time(
+    server: Server, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = join(server.url)
+    await replica.register()
+    await replica.deregister()
+    monkeypatch.setattr("discovery.stores.redis.store._REMEMBERED_US", 1000)
+    await asyncio.sleep(0.01)
+
+    await replica.sweep()
+
+    assert await server.ask("EXISTS", SHARD.absences) == 0
