@@ -137,14 +137,26 @@ class DiscoveryServer:
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Return the sockets of the public port and of the side port, if that is on."""
-        host, side_port = self._settings.host, self._settings.metrics_port
-        side = bind(host, side_port, "--metrics-port") if side_port else None
+        side = self._bind_side_port()
         try:
-            return bind(host, self._settings.port), side
+            return bind(self._settings.host, self._settings.port), side
         except ConfigError:
             if side is not None:
                 side.close()
             raise
+
+    def _bind_side_port(self) -> socket.socket | None:
+        settings = self._settings
+        if not settings.metrics_port:
+            return None
+        try:
+            return bind(settings.host, settings.metrics_port, "--metrics-port")
+        except ConfigError as error:
+            if "metrics_port" in settings.model_fields_set:
+                raise
+            # Nobody asked for this port: a second server on one machine is to start, and Prometheus likes 9090 too.
+            self._log.warning("serving without metrics", why=str(error))
+            return None
 
     def _make_listener(self) -> Listener:
         settings = self._settings

@@ -494,3 +494,20 @@ async def test_the_command_serves_it(tmp_path: Path) -> None:
         async with side_client(port) as http:
             assert (await http.get("/readyz")).status_code == 200
             assert "process_start_time_seconds" in (await http.get("/metrics")).text
+
+
+async def test_a_port_that_nobody_asked_for_and_that_is_taken_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def all_taken_but_the_public_one(host: str, port: int, flag: str = "--port") -> socket.socket:
+        if flag == "--metrics-port":
+            raise ConfigError("taken")
+        return bind(host, port, flag)
+
+    monkeypatch.setattr("discovery.server.bind", all_taken_but_the_public_one)
+    log = LogCapture()
+    server = DiscoveryServer(ServerSettings(host=LOOPBACK, port=0), capturing_logger(log))
+    await server.start()
+    await server.stop()
+
+    assert any(entry["event"] == "serving without metrics" for entry in log.entries)

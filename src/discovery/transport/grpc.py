@@ -140,6 +140,10 @@ class Http2Handler(Handler):
     def _answer_grpc(
         self, stream: Http2Stream, headers: HeaderList, acknowledge: Callable[[int], None]
     ) -> Coroutine[Any, Any, None]:
+        path = dict(headers).get(":path", "")
+        if path not in self.mapping:
+            unknown = UnimplementedError("there is no such method")
+            return self._send_refusal(stream, headers, unknown)
         try:
             deadline = _deadline(headers)
             decode_metadata(headers)

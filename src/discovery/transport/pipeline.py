@@ -149,7 +149,7 @@ class Pipeline:
         log = self._log.info if record.defect is None else self._log.error
         log(
             "request",
-            method=call.path.rpartition("/")[2],
+            method=_loggable(call.path.rpartition("/")[2]),
             protocol=call.protocol,
             mesh_id=_loggable(getattr(record.message, "mesh_id", None)),
             peer=call.peer,

@@ -29,6 +29,7 @@ _MEANINGS = {
     "WRONGPASS": "it wants other credentials",
     "NOPERM": "it does not permit this",
     "WRONGTYPE": "a key of ours holds something else",
+    "MOVED": "it is a cluster, for which the URL starts with redis+cluster",
 }
 # Anywhere in the text: scripts on Redis 6.2 wrap an inner error into one of their own.
 _CODE = re.compile(rf"\b({'|'.join(_MEANINGS)})\b")

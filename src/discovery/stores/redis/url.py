@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
@@ -41,8 +42,15 @@ _URL = re.compile(
     r"((?P<user>[^:@/?]*)(:(?P<password>[^/?]*))?@)?(?P<hosts>[^@/?]*)(?P<path>/[^?]*)?(\?(?P<query>.*))?"
 )
 _HOST = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(:(?P<port>[0-9]{1,5}))?")
-_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
-_OPTIONS = {"timeout", "db", "sentinel_username", "sentinel_password"} | _TLS_OPTIONS
+_TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_OPTIONS = {
+    "timeout",
+    "db",
+    "sentinel_username",
+    "sentinel_password",
+    "ssl_check_hostname",
+    *_TLS_FILES,
+}
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 # Braces in a prefix would be taken for the hash tag.
@@ -186,8 +194,11 @@ def _parse_timeout(text: str | None) -> float:
 
 
 def _parse_tls(options: Mapping[str, str]) -> Mapping[str, Any]:
-    given: dict[str, Any] = {name: options[name] for name in _TLS_OPTIONS & options.keys()}
+    files = {name: options[name] for name in _TLS_FILES & options.keys()}
+    for name, path in files.items():
+        if not Path(path).is_file():
+            raise ValueError(f"{name} names no file")
     check = options.get("ssl_check_hostname", "yes").lower()
     if check not in _YES_NO:
         raise ValueError("ssl_check_hostname is yes or no")
-    return {**given, "ssl_check_hostname": _YES_NO[check]}
+    return {**files, "ssl_check_hostname": _YES_NO[check]}
