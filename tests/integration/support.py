@@ -100,10 +100,10 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def run_command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `coral-discovery` with `arguments` to its end."""
+    """Run `coral-discovery` with `arguments` to its end, without a side port unless `variables` say so."""
     return subprocess.run(
         [script("coral-discovery"), *arguments],
-        env=clean_environment(**variables),
+        env=clean_environment(**{"CORAL_DISCOVERY_METRICS_PORT": "0", **variables}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from email.utils import formatdate
 from http import HTTPStatus
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -23,6 +24,7 @@ from discovery.transport.proxies import TrustedProxies
 from discovery.transport.rest import RestRoutes, error_response
 from discovery.transport.websocket import WatchSocket
 
+_GRPC = re.compile(r"application/grpc(?![\w-])", re.ASCII)
 # What answers carry beyond what a page may read unasked.
 _EXPOSED = ("retry-after", "content-encoding", "coral-staleness")
 
@@ -82,6 +84,12 @@ class _Manners:
 
         if scope["type"] in {"http", "websocket"}:
             scope["client"] = self._client(scope)
+        if scope["type"] == "http" and _GRPC.match(Headers(scope=scope).get("content-type", "")):
+            # Over HTTP/2 it does not come here, and over HTTP/1.1 there are no trailers for its status.
+            problem = UnimplementedError("gRPC needs HTTP/2")
+            refusal = error_response(problem, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            await refusal(scope, receive, send_with_manners)
+            return
         await self._app(scope, receive, send_with_manners)
 
     def _client(self, scope: Scope) -> tuple[str, int] | None:

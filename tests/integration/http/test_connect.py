@@ -270,3 +270,12 @@ async def test_every_call_is_logged_with_its_protocol_and_peer(
     assert entry["mesh_id"] == "nobody"
     assert entry["peer"] == "127.0.0.1"
     assert entry["status"] == "NOT_FOUND"
+
+
+async def test_grpc_over_http1_is_told_what_it_needs(server: Running) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        answer = await http.post(
+            f"{SERVICE}/Health", content=bytes(5), headers={"content-type": "application/grpc"}
+        )
+
+    assert (answer.status_code, answer.json()["message"]) == (505, "gRPC needs HTTP/2")
