@@ -6,8 +6,9 @@ need openssl openssl
 need go golang-go
 
 tools=$work/bin
-for tool in github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/summerwind/h2spec/cmd/h2spec; do
-  GOBIN=$tools go install "$tool@latest" >>"$work/go.log" 2>&1
+for tool in github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 \
+  github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; do
+  GOBIN=$tools go install "$tool" >>"$work/go.log" 2>&1
 done
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \

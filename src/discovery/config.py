@@ -32,8 +32,10 @@ class ServerSettings(BaseModel):
     """How long a lease lasts from each registration or renewal."""
     cleanup_interval: Annotated[float, Field(strict=True, gt=0, le=_THIRTY_DAYS)] = 60.0
     """How often the memory of ended leases is freed. What a lookup or a count says never depends on it."""
+    drain_delay: Annotated[float, Field(strict=True, ge=0, le=3600)] = 0.0
+    """How long after SIGTERM or SIGINT every call is still answered, while balancers and clients are told to leave."""
     drain_timeout: Annotated[float, Field(strict=True, ge=0, le=3600)] = 10.0
-    """How long calls in flight may take to finish after SIGTERM or SIGINT."""
+    """How long calls in flight may then take to finish, once new ones are refused."""
     metrics_port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 9090
     """TCP port of the side port: metrics and health checks; 0 turns it off."""
     tracing: bool = False

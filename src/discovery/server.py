@@ -110,7 +110,11 @@ class DiscoveryServer:
         )
 
     async def stop(self) -> None:
-        """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish."""
+        """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish.
+
+        With a `drain_delay`, clients are first led away while every call is still answered.
+        """
+        await self._lead_away(self._settings.drain_delay)
         self._log.info("draining", timeout=self._settings.drain_timeout)
         self._gate.close()
         self._service.end_watches(draining_error)
@@ -130,6 +134,17 @@ class DiscoveryServer:
         """End the grace of a `stop` that is under way."""
         self._gate.expel()
 
+    async def _lead_away(self, delay: float) -> None:
+        """Have balancers choose others, for half of `delay`, and only then clients connect anew, to those."""
+        if not delay:
+            return
+        self._log.info("leaving", delay=delay)
+        self._gate.announce()
+        self._health.drain()
+        await self._gate.stay_open(delay / 2)
+        self._service.end_watches(draining_error)
+        await self._listener.send_away(delay / 2)
+
     def _open_store(self) -> RegistryStore:
         store = open_store(self._settings.store, prefix=self._settings.redis_prefix)
         traced = store if self._tracing is None else self._tracing.traced(store)
@@ -137,12 +152,11 @@ class DiscoveryServer:
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Return the sockets of the public port and of the side port, if that is on."""
-        side = self._bind_side_port()
+        public = bind(self._settings.host, self._settings.port)
         try:
-            return bind(self._settings.host, self._settings.port), side
+            return public, self._bind_side_port()
         except ConfigError:
-            if side is not None:
-                side.close()
+            public.close()
             raise
 
     def _bind_side_port(self) -> socket.socket | None:
@@ -209,7 +223,7 @@ class DiscoveryServer:
         await self._store.count(now=self._clock.now())
 
     async def _check_serving(self) -> None:
-        if self._gate.draining:
+        if self._gate.leaving:
             raise draining_error()
 
     async def _sweep_forever(self) -> None:

@@ -30,6 +30,7 @@ SETTINGS = {
     "store": "cupboard",
     "ttl": "-1",
     "cleanup-interval": "-1",
+    "drain-delay": "-1",
     "drain-timeout": "-1",
     "log-level": "loud",
     "log-format": "verse",

@@ -242,3 +242,14 @@ async def test_an_endpoint_may_be_written_in_more_than_one_way(
 async def gateway() -> AsyncIterator[Gateway]:
     async with Gateway().open() as gateway:
         yield gateway
+
+
+async def test_a_client_that_was_closed_stays_closed(server: Running) -> None:
+    client = DiscoveryClient(server.url)
+    under_way = asyncio.create_task(client.health())
+    await asyncio.sleep(0)
+    client.close()
+    await asyncio.gather(under_way, return_exceptions=True)
+
+    with pytest.raises(UnreachableError, match="closed"):
+        await client.health()

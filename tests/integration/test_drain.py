@@ -134,6 +134,61 @@ async def test_a_client_is_asked_to_leave_once_its_calls_are_answered() -> None:
         assert_draining(await stop.connection.answer(late))
 
 
+# -- Before calls are refused -----------------------------------------------------------------------
+
+
+async def answers(connection: RawConnection) -> bool:
+    call = connection.request("Health", b"")
+    await connection.send()
+    return (await connection.answer(call)).status == OK
+
+
+async def test_a_stop_that_is_announced_is_not_ready_and_answers_every_call() -> None:
+    async with running(drain_delay=LONG) as server, raw_connection(server.port) as old:
+        await old.seen()
+        stop = asyncio.create_task(server.server.stop())
+        await asyncio.sleep(0)
+        with pytest.raises(DrainingError):
+            await server.server._check_serving()
+        assert await answers(old)
+        async with DiscoveryClient(server.url, timeout=PATIENCE) as late:
+            assert (await late.health()).status == "ok"
+        assert not old.goaways
+        server.server.hurry()
+        refused = old.request("Health", b"")
+        await old.send()
+        assert_draining(await old.answer(refused))
+        await old.close()
+        await stop
+
+
+async def test_clients_that_are_sent_away_are_answered_meanwhile() -> None:
+    async with running() as server, raw_connection(server.port) as old:
+        await old.seen()
+        sending = asyncio.create_task(server.server._listener.send_away(LONG))
+        await old.sent_away()
+        assert await answers(old)
+        async with raw_connection(server.port) as late:
+            await late.sent_away()
+            assert await answers(late)
+        server.server.hurry()
+        await sending
+
+
+async def test_a_client_that_is_never_idle_is_sent_away_in_the_end_and_answered() -> None:
+    async with running() as server, raw_connection(server.port) as busy:
+        call = busy.begin(request_headers("Health"))
+        await busy.seen()
+        await server.server._listener.send_away(0.01)
+        await busy.sent_away()
+        [goaway] = busy.goaways
+        assert (goaway.error_code, goaway.last_stream_id) == (ErrorCodes.NO_ERROR, 2**31 - 1)
+        assert await answers(busy)
+        busy.data(call, framed(b""))
+        await busy.send()
+        assert (await busy.answer(call)).status == OK
+
+
 async def test_a_client_that_does_not_leave_is_disconnected() -> None:
     async with running(drain_timeout=0.05) as server, raw_connection(server.port) as connection:
         await connection.seen()

@@ -194,6 +194,22 @@ def _run(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([binary(), *arguments], stdout=subprocess.DEVNULL)
 
 
+async def copied(primary: Server, replica: Server) -> None:
+    """Return once the replica has all that the primary had when this was called."""
+
+    async def offset(server: Server) -> int:
+        found = re.search(rb"master_repl_offset:(\d+)", await server.ask("INFO", "replication"))
+        assert found is not None
+        return int(found[1])
+
+    written = await offset(primary)
+
+    async def has_all() -> bool:
+        return await offset(replica) >= written
+
+    await eventually(has_all)
+
+
 async def _is_in_step(replica: Server) -> bool:
     return b"master_link_status:up" in await replica.ask("INFO", "replication")
 

@@ -83,6 +83,12 @@ class Replica:
             lambda: _now(self.gaps > gaps or any(e.revision == revision for e in self.events))
         )
 
+    async def has_heard(self, events: int) -> bool:
+        return len(self.events) == events
+
+    async def lacks(self, mesh_id: str) -> bool:
+        return await self.lookup(mesh_id) is None
+
     async def works(self) -> bool:
         """Say whether calls are answered."""
         try:

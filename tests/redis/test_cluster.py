@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from discovery.stores.base import Grant
 from discovery.stores.redis.shards import SLOTS as OUR_SLOTS
 from discovery.stores.redis.shards import shard_number
 from tests.redis.conftest import Join
-from tests.redis.servers import SLOTS, Server, clustered, eventually
+from tests.redis.servers import SLOTS, Server, clustered, copied, eventually
 from tests.redis.support import Replica, refusal
 from tests.support import MESH, OTHER_KEY, key, registration
 
@@ -53,16 +54,12 @@ async def test_every_node_has_its_share_and_every_call_works(
     for replica in replicas:
         assert [await replica.lookup(mesh_id) for mesh_id in MESHES] == [g.lease for g in grants]
         assert await replica.count() == len(MESHES)
-        await eventually(lambda r=replica: _has_heard(r, len(MESHES)))  # type: ignore[misc]
+        await eventually(partial(replica.has_heard, len(MESHES)))
     with pytest.raises(MeshIdTakenError):
         await replicas[0].register(registration(mesh_id=MESHES[1], pubkey=OTHER_KEY))
     assert await replicas[0].deregister(MESHES[1]) is True
     assert (await replicas[1].current(MESHES[1])).lease is None
     assert await replicas[1].count() == len(MESHES) - 1
-
-
-async def _has_heard(replica: Replica, events: int) -> bool:
-    return len(replica.events) == events
 
 
 async def test_an_expiry_is_swept_on_every_node_and_heard_once(
@@ -75,12 +72,12 @@ async def test_an_expiry_is_swept_on_every_node_and_heard_once(
         *(replicas[0].register(registration(mesh_id=mesh_id), ttl=1) for mesh_id in MESHES)
     )
 
-    await eventually(lambda: _counts(replicas[1], 0))
+    await eventually(partial(_counts, replicas[1], 0))
     while await replicas[0].sweep(limit=10) or await replicas[1].sweep(limit=10):
         pass
 
     for replica in replicas:
-        await eventually(lambda r=replica: _has_heard(r, 2 * len(MESHES)))  # type: ignore[misc]
+        await eventually(partial(replica.has_heard, 2 * len(MESHES)))
         assert sum(event.lease is None for event in replica.events) == len(MESHES)
 
 
@@ -117,7 +114,7 @@ async def test_a_node_that_hangs_costs_the_meshes_of_others_nothing(
         assert isinstance(await refusal(replica.count(), 1), StoreUnavailableError)
 
     nodes[0].resume()
-    await eventually(lambda: _finds(replica))
+    await eventually(partial(_finds, replica))
     assert await replica.count() == len(MESHES)
 
 
@@ -137,13 +134,13 @@ async def test_when_a_primary_dies_its_replica_takes_over(join: Join) -> None:
         replicas = [join(url_of(nodes), timeout=2) for _ in range(2)]
         await replicas[0].follows(len(OUR_SLOTS))
         await asyncio.gather(*(replicas[0].register(registration(mesh_id=m)) for m in MESHES))
-        for node in nodes[:3]:
-            assert await node.ask("WAIT", 1, 10_000) == 1
+        for primary, copy in zip(nodes[:3], nodes[3:], strict=True):
+            await copied(primary, copy)
 
         nodes[0].kill()
 
-        await eventually(lambda: _finds(replicas[1]))
-        await eventually(lambda: _finds(replicas[0]))
+        await eventually(partial(_finds, replicas[1]))
+        await eventually(partial(_finds, replicas[0]))
         lease = (await replicas[1].register(registration(mesh_id=MESHES[0], public_port=1))).lease
         await replicas[0].learns_of(lease.revision)
         for mesh_id in MESHES:
@@ -195,6 +192,15 @@ async def test_while_a_slot_moves_leases_are_found_where_they_are(
 def _slot_to_move(nodes: list[Server]) -> tuple[int, Server]:
     """Return the slot of the mesh, and a node that does not have it."""
     return OUR_SLOTS[shard_number(MESH.encode())], nodes[(owner(MESH) + 1) % 3]
+
+
+async def test_a_cluster_that_is_taken_for_one_server_is_unavailable_and_says_why(
+    nodes: list[Server], join: Join
+) -> None:
+    answer = await refusal(join(nodes[(owner(MESH) + 1) % 3].url, PATIENT).lookup(), PATIENT)
+
+    assert isinstance(answer, StoreUnavailableError)
+    assert "redis+cluster" in answer.message
 
 
 async def test_a_cluster_of_which_no_node_answers_is_unavailable(join: Join) -> None:

@@ -71,6 +71,26 @@ async def test_a_lookup_is_one_get(server: Server, join: Join) -> None:
     assert commands[0].endswith(f':lease:{MESH}"')
 
 
+# What docs/ tell operators to permit. Scripts need the second half.
+PERMITTED = (
+    "+get +evalsha +eval +xread +xrevrange +role"
+    " +time +set +del +zadd +zrem +zscore +zcount +zcard +zrangebyscore +zremrangebyrank +xadd"
+)
+
+
+async def test_a_user_who_may_do_no_more_than_is_needed_is_enough(
+    server: Server, join: Join
+) -> None:
+    rules = ("on", ">secret", "~test:*", "-@all", *PERMITTED.split())
+    await server.ask("ACL", "SETUSER", "coral", *rules)
+    replica = join(server.url.replace("://", "://coral:secret@"))
+
+    for call in CALLS.values():
+        await call(replica)
+    await replica.lookup()
+    await replica.follows()
+
+
 async def test_nothing_is_ever_looked_for_by_pattern(server: Server, join: Join) -> None:
     """Neither KEYS nor SCAN, and neither of them in a script."""
     replica = join(server.url)

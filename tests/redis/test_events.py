@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -82,7 +83,7 @@ async def test_an_expiry_that_one_replica_sweeps_is_heard_by_all_once(
         await replicas[0].register(registration(mesh_id=f"mesh-{number}"), ttl=1)
     kept = await replicas[0].register(registration(mesh_id="kept"), ttl=300)
 
-    await eventually(lambda: _is_absent(replicas[0], "mesh-19"))
+    await eventually(partial(replicas[0].lacks, "mesh-19"))
     await asyncio.gather(*(replica.sweep() for replica in replicas * 5))
 
     for replica in replicas:
@@ -90,10 +91,6 @@ async def test_an_expiry_that_one_replica_sweeps_is_heard_by_all_once(
         assert sorted(ended) == sorted(f"mesh-{number}" for number in range(20))
     assert await replicas[1].lookup("kept") == kept.lease
     assert await replicas[1].count() == 1
-
-
-async def _is_absent(replica: Replica, mesh_id: str) -> bool:
-    return await replica.lookup(mesh_id) is None
 
 
 async def test_leases_that_are_renewed_while_replicas_sweep_are_not_lost(

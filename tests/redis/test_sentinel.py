@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from discovery.errors import StoreUnavailableError
 from tests.redis.conftest import Join
-from tests.redis.servers import Server, eventually, replicated
+from tests.redis.servers import Server, copied, eventually, replicated
 from tests.redis.support import Replica, refusal
 from tests.support import MESH, registration
 
@@ -41,12 +42,12 @@ async def test_when_the_primary_fails_its_replica_takes_over(
     for replica in replicas:
         await replica.follows()
     grant = await replicas[0].register()
-    assert await primary.ask("WAIT", 1, 10_000) == 1
+    await copied(primary, copy)
 
     primary.kill() if how == "killed" else primary.pause()
 
     for replica in replicas:
-        await eventually(lambda r=replica: _finds(r))  # type: ignore[misc]
+        await eventually(partial(_finds, replica))
         await replica.follows(2)
     assert await replicas[1].lookup() == grant.lease
     changed = (await replicas[0].register(registration(public_port=1))).lease

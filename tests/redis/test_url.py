@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,11 +65,13 @@ def test_a_unix_socket() -> None:
     assert (wire.username, wire.password) == ("me", "secret")
 
 
-def test_tls() -> None:
-    wire = wire_of(route_of("rediss://h?ssl_ca_certs=/ca.pem&ssl_check_hostname=no")._dialer)
+def test_tls(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    wire = wire_of(route_of(f"rediss://h?ssl_ca_certs={ca}&ssl_check_hostname=no")._dialer)
 
     assert type(wire) is SSLConnection
-    assert (wire.ca_certs, wire.check_hostname) == ("/ca.pem", False)
+    assert (wire.ca_certs, wire.check_hostname) == (str(ca), False)
     assert wire_of(route_of("rediss://h")._dialer).check_hostname is True
 
 
@@ -122,6 +125,7 @@ def test_memory_is_a_store_too() -> None:
         ("redis://h?timeout=nan", "a timeout is"),
         ("redis://h?timeout=soon", "a timeout is"),
         ("rediss://h?ssl_check_hostname=perhaps", "yes or no"),
+        ("rediss://h?ssl_ca_certs=/no/such/file", "ssl_ca_certs names no file"),
         ("redis+sentinel://h", "the service"),
         ("redis+cluster://h/1", "no databases"),
         ("unix://", "a path"),

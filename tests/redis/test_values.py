@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ from discovery.errors import StoreUnavailableError
 from discovery.stores.redis.shards import make_shards, shard_number
 from tests.redis.conftest import Join
 from tests.redis.servers import Server, eventually, version
-from tests.redis.support import TTL, Replica, refusal, refusals
+from tests.redis.support import TTL, refusal, refusals
 from tests.support import MESH, registration
 
 SHARD = make_shards("test")[shard_number(MESH.encode())]
@@ -49,16 +50,12 @@ async def test_nothing_but_what_is_bounded_outlives_the_leases(server: Server, j
     replica = join(server.url)
     for number in range(50):
         await replica.register(registration(mesh_id=f"mesh-{number}"), ttl=1)
-    await eventually(lambda: _is_gone(replica, "mesh-49"))
+    await eventually(partial(replica.lacks, "mesh-49"))
     while await replica.sweep(limit=10):
         pass
 
     keys = await server.ask("KEYS", "*")
     assert {key.rpartition(b":")[2] for key in keys} == {b"absences", b"events"}
-
-
-async def _is_gone(replica: Replica, mesh_id: str) -> bool:
-    return await replica.lookup(mesh_id) is None
 
 
 @pytest.mark.parametrize(

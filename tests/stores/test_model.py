@@ -16,6 +16,7 @@ from discovery.clock import MICROSECONDS
 from discovery.errors import MeshIdTakenError, NotOwnerError
 from discovery.models import Lease, Registration, WatchEvent
 from discovery.stores.base import Grant
+from tests.redis.rigs import REDIS_RIGS
 from tests.stores.rigs import RIGS, OpenRig, Rig
 from tests.support import examples, key, registration
 
@@ -219,3 +220,19 @@ class MemoryMachine(StoreMachine):
 # A failure is made as small as it gets before it is shown, which takes hypothesis up to five minutes.
 TestMemoryStore = pytest.mark.timeout(400)(MemoryMachine.TestCase)
 TestMemoryStore.settings = examples(100)
+
+
+class FakeRedisMachine(StoreMachine):
+    open_rig = staticmethod(REDIS_RIGS["fakeredis"])
+
+
+TestFakeRedis = pytest.mark.timeout(400)(FakeRedisMachine.TestCase)
+TestFakeRedis.settings = examples(20)
+
+
+class RedisMachine(StoreMachine):
+    open_rig = staticmethod(REDIS_RIGS["server"])
+
+
+TestRedis = pytest.mark.timeout(400)(RedisMachine.TestCase)
+TestRedis.settings = examples(20)

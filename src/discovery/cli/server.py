@@ -61,6 +61,10 @@ def serve(
         float,
         _option("cleanup_interval", "How often expired registrations are cleaned up.", "SECONDS"),
     ] = _DEFAULTS.cleanup_interval,
+    drain_delay: Annotated[
+        float,
+        _option("drain_delay", "How long a stop is announced before calls are refused.", "SECONDS"),
+    ] = _DEFAULTS.drain_delay,
     drain_timeout: Annotated[
         float,
         _option("drain_timeout", "How long a stop waits for calls in flight.", "SECONDS"),
@@ -89,7 +93,9 @@ def serve(
     ] = [],  # noqa: B006 - typer's way; nobody changes it
     trusted_proxy: Annotated[
         list[str],
-        _option("trusted_proxy", "Believe this proxy's X-Forwarded-For; repeatable.", "CIDR"),
+        _option(
+            "trusted_proxy", "Believe what this proxy says of its clients; repeatable.", "CIDR"
+        ),
     ] = [],  # noqa: B006
     max_connections: Annotated[
         int, _option("max_connections", "Connections in all; 0 for no limit.", "N")

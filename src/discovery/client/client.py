@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from grpclib.client import Channel
@@ -54,6 +54,7 @@ class DiscoveryClient:
         host, port, secure = _parse(endpoint)
         self.endpoint = endpoint
         self._timeout = timeout
+        self._closed = False
         self._channel = Channel(
             host,
             port,
@@ -75,7 +76,8 @@ class DiscoveryClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls in flight fail. Idempotent."""
+        """Close the connection; calls in flight fail, and later ones too. Idempotent."""
+        self._closed = True
         self._channel.close()
 
     async def register_colony(self, registration: Registration) -> Registered:
@@ -129,9 +131,19 @@ class DiscoveryClient:
         """Return how the server is."""
         return codec.health_from(await self._call(self._stub.health(HealthRequest())))
 
-    async def _call(self, call: Awaitable[R]) -> R:
-        with self._translated():
-            return await call
+    async def _call(self, call: Coroutine[Any, Any, R]) -> R:
+        self._require_open(call)
+        try:
+            with self._translated():
+                return await call
+        finally:
+            if self._closed:  # meanwhile: grpclib may have connected once more
+                self._channel.close()
+
+    def _require_open(self, call: Coroutine[Any, Any, object]) -> None:
+        if self._closed:
+            call.close()
+            raise UnreachableError(f"the client of {self.endpoint} is closed")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

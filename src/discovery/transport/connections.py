@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 Spoken = Literal["http/1.1", "http/2", "websocket", "undecided"]
+
+_CAN_BE_ASKED: frozenset[Spoken] = frozenset({"http/1.1", "http/2"})
 
 
 class Connection(Protocol):
@@ -23,6 +25,15 @@ class Connection(Protocol):
         ...
 
 
+@runtime_checkable
+class Insistent(Protocol):
+    """What a connection can do whose client may have many calls under way."""
+
+    def insist(self) -> None:
+        """Ask the client to leave at once, if it was not asked yet because it is busy."""
+        ...
+
+
 class Connections:
     """Counts connections, and closes them when the server stops."""
 
@@ -31,6 +42,7 @@ class Connections:
         self._counts: dict[str, int] = dict.fromkeys(get_args(Spoken), 0)
         self._none = asyncio.Event()
         self._none.set()
+        self._dismissed = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -45,6 +57,8 @@ class Connections:
         self._open.add(connection)
         self._counts[connection.speaks] += 1
         self._none.clear()
+        if self._dismissed:
+            self._ask_to_leave(connection)
 
     def remove(self, connection: Connection) -> None:
         """Do as `discard`; uvicorn's WebSocket protocol calls it so."""
@@ -57,6 +71,23 @@ class Connections:
             self._counts[connection.speaks] -= 1
         if not self._open:
             self._none.set()
+
+    def dismiss(self) -> None:
+        """Ask every client to leave, and whoever comes from now on. A client that is busy is told once it is not."""
+        self._dismissed = True
+        for connection in tuple(self._open):
+            self._ask_to_leave(connection)
+
+    def insist(self) -> None:
+        """Tell the clients that were too busy to be asked."""
+        for connection in tuple(self._open):
+            if isinstance(connection, Insistent):
+                connection.insist()
+
+    def _ask_to_leave(self, connection: Connection) -> None:
+        # One that says nothing yet is about to: it would take its end for a server that is broken.
+        if connection.speaks in _CAN_BE_ASKED:
+            connection.shutdown()
 
     async def close(self, linger: float) -> None:
         """Ask every client to leave, and close what is still open after `linger` seconds.

@@ -1,10 +1,10 @@
-"""The gate that every call passes: open, then draining, then empty."""
+"""The gate that every call passes: open, perhaps announced to close, then draining, then empty."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from discovery.errors import DrainingError
@@ -30,7 +30,14 @@ class DrainGate:
         self._expelled: set[asyncio.Task[object]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self.draining = False
+        self._closed = asyncio.Event()
+        self.leaving = False
+        """Whether the server is about to stop. Calls are let in still, but who can should call elsewhere."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether calls are refused."""
+        return self._closed.is_set()
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -66,9 +73,20 @@ class DrainGate:
         if not self._inside:
             self._empty.set()
 
+    def announce(self) -> None:
+        """Say that the gate is about to close. Idempotent."""
+        self.leaving = True
+
+    async def stay_open(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as the gate is closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
     def close(self) -> None:
         """Let nobody in any more. Idempotent."""
-        self.draining = True
+        self.announce()
+        self._closed.set()
 
     async def drain(self, grace: float) -> bool:
         """Let nobody in, wait up to `grace` seconds for those inside, then interrupt the rest.

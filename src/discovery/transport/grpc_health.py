@@ -104,7 +104,10 @@ class HealthServing:
             await asyncio.sleep(INTERVAL)
 
     def drain(self) -> None:
-        """Tell watchers NOT_SERVING and then UNAVAILABLE, at once. To be called when the gate has closed."""
+        """Tell watchers NOT_SERVING and then UNAVAILABLE, at once. To be called when the gate has closed.
+
+        Called when that is only announced, it tells them NOT_SERVING.
+        """
         self._wake()
 
     def routes(self) -> Mapping[str, Route]:
@@ -149,7 +152,7 @@ class HealthServing:
 
     @property
     def _status(self) -> ServingStatus:
-        serving = self._healthy and not self._gate.draining
+        serving = self._healthy and not self._gate.leaving
         return _SERVING if serving else _NOT_SERVING
 
     async def _failure(self) -> Exception | None:

@@ -216,6 +216,10 @@ class Http2Connection(H2Protocol):
         if not self.processor.streams:
             self._go_away_if_leaving()
 
+    def insist(self) -> None:
+        """Tell the client now, whatever streams it has. Those of grpclib give up on them, others finish them."""
+        self._go_away_if_leaving()
+
     def shut(self) -> None:
         """Say which streams were seen, and close."""
         self._end(ErrorCodes.NO_ERROR, "the server stopped")

@@ -52,6 +52,16 @@ class Listener:
         )
         self._acceptor.start(listening)
 
+    async def send_away(self, seconds: float) -> None:
+        """Ask clients to call elsewhere, and answer them for `seconds` more, or until the gate is closed.
+
+        Those that are never idle are told halfway: their calls would be refused soon.
+        """
+        self._connections.dismiss()
+        await self._gate.stay_open(seconds / 2)
+        self._connections.insist()
+        await self._gate.stay_open(seconds / 2)
+
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those in flight finish for up to `grace` seconds, then close everything.
 
