@@ -18,6 +18,7 @@ from discovery.stores.base import RegistryStore
 # In seconds: when to ask again a store that could not answer, and a lease that should have ended by now.
 _ASK_AGAIN = 0.5
 _SHORTEST_WAIT = 0.01
+_LONGEST_WAIT = 1.0
 
 
 class Subscription:
@@ -31,9 +32,12 @@ class Subscription:
         self._ending: DiscoveryError | None = None
         self._wake = asyncio.Event()
 
-    def offer(self, event: WatchEvent) -> None:
-        """Make `event` the next state to read, unless it is known or a later one was offered before."""
-        if event.revision <= self._newest:
+    def offer(self, event: WatchEvent, *, certain: bool = False) -> None:
+        """Make `event` the next state to read, unless it is known or a later one was offered before.
+
+        One that is `certain` counts as later than all before it: a store that lost its latest writes goes back.
+        """
+        if event.revision == self._newest or (event.revision < self._newest and not certain):
             return
         self._newest = event.revision
         # Only the very same revision is known: a lower one means that the store, or its clock, was set back.
@@ -69,6 +73,10 @@ class _Topic:
         self.timer: asyncio.TimerHandle | None = None
         """Rings when the lease should have ended."""
         self.look: asyncio.Task[None] | None = None
+        self.look_again = False
+        self.told = 0
+        """How often a state came: tells whether one came while another was asked for."""
+        self.overdue = _SHORTEST_WAIT
 
     def close(self) -> None:
         if self.timer is not None:
@@ -103,10 +111,13 @@ class WatchHub:
     def changed(self, event: WatchEvent) -> None:
         """Take in the state of a mesh, new or not."""
         topic = self._topics.get(event.mesh_id)
-        if topic is None:
-            return
+        if topic is not None:
+            topic.told += 1
+            self._spread(topic, event)
+
+    def _spread(self, topic: _Topic, event: WatchEvent, *, certain: bool = False) -> None:
         for subscription in topic.subscriptions:
-            subscription.offer(event)
+            subscription.offer(event, certain=certain)
         self._set_timer(topic, event)
 
     def missed(self) -> None:
@@ -137,7 +148,12 @@ class WatchHub:
         """Look again when the lease ends: no store reports renewals, and not every store an expiry at once."""
         if event.lease is not None:
             left = (event.lease.expires_at_us - self._clock.now().unix_us) / MICROSECONDS
-            self._look_in(max(left, _SHORTEST_WAIT), event.mesh_id, topic)
+            if left > 0:
+                topic.overdue = _SHORTEST_WAIT
+                self._look_in(max(left, _SHORTEST_WAIT), event.mesh_id, topic)
+            else:  # by this clock; the store's is behind it, by a little or by hours
+                self._look_in(topic.overdue, event.mesh_id, topic)
+                topic.overdue = min(2 * topic.overdue, _LONGEST_WAIT)
         elif topic.timer is not None:
             topic.timer.cancel()
 
@@ -148,11 +164,19 @@ class WatchHub:
         topic.timer = loop.call_later(seconds, self._start_look, mesh_id, topic)
 
     def _start_look(self, mesh_id: str, topic: _Topic) -> None:
+        topic.look_again = True
         if topic.look is None or topic.look.done():
             topic.look = asyncio.create_task(self._look(mesh_id, topic))
 
     async def _look(self, mesh_id: str, topic: _Topic) -> None:
-        try:
-            self.changed(await self._store.current(mesh_id, now=self._clock.now()))
-        except StoreUnavailableError:
-            self._look_in(_ASK_AGAIN, mesh_id, topic)
+        """Ask for the state until nothing came meanwhile: then what the store says is all there is to know."""
+        while topic.look_again:
+            topic.look_again, told = False, topic.told
+            try:
+                event = await self._store.current(mesh_id, now=self._clock.now())
+            except StoreUnavailableError:
+                self._look_in(_ASK_AGAIN, mesh_id, topic)
+                return
+            undisturbed = topic.told == told
+            topic.look_again = topic.look_again or not undisturbed
+            self._spread(topic, event, certain=undisturbed)

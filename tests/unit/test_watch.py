@@ -1,0 +1,169 @@
+"""The hub, on a store whose answers and whose events the test times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import cast
+
+import pytest
+
+from discovery.clock import Instant
+from discovery.errors import DrainingError, StoreUnavailableError
+from discovery.models import Lease, WatchEvent
+from discovery.stores.base import Listener, RegistryStore
+from discovery.watch import WatchHub
+from tests.support import MESH, ManualClock, registration
+
+
+def state(revision: int, ends_us: int | None = 2_000_000_000_000_000) -> WatchEvent:
+    """Return a state: registered until then, or absent."""
+    lease = None if ends_us is None else Lease(registration(), revision, 0, ends_us)
+    return WatchEvent(MESH, revision, lease)
+
+
+class TimedStore:
+    """Answers `current` when the test says so, with what was true when it was asked."""
+
+    def __init__(self) -> None:
+        self.truth = state(1)
+        self.asked = 0
+        self.held: asyncio.Event | None = None
+        self.away = False
+
+    def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
+        assert missed is not None
+        self.changed, self.missed = changed, missed
+
+    async def current(self, mesh_id: str, *, now: Instant) -> WatchEvent:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailableError("away")
+        truth = self.truth
+        if self.held is not None:
+            await self.held.wait()
+        return truth
+
+
+@pytest.fixture
+def store() -> TimedStore:
+    return TimedStore()
+
+
+def watch_from(store: TimedStore, clock: ManualClock | None = None) -> WatchHub:
+    return WatchHub(cast("RegistryStore", store), clock or ManualClock())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_what_is_missed_while_the_store_is_asked_is_asked_for_again(
+    store: TimedStore,
+) -> None:
+    async with aclosing(watch_from(store).watch(MESH, 0)) as states:
+        assert (await anext(states)).revision == 1
+        store.held = asyncio.Event()
+        store.missed()
+        await until(lambda: store.asked == 2)
+        store.truth = state(2)
+        store.missed()
+        store.held.set()
+
+        async with asyncio.timeout(10):
+            assert (await anext(states)).revision == 2
+
+
+async def test_a_store_that_went_back_is_followed_back(store: TimedStore) -> None:
+    store.truth = state(5)
+    async with aclosing(watch_from(store).watch(MESH, 0)) as states:
+        assert (await anext(states)).revision == 5
+        store.truth = state(3, None)
+        store.missed()
+
+        async with asyncio.timeout(10):
+            assert (await anext(states)).lease is None
+
+
+async def test_an_old_answer_does_not_undo_a_change_that_came_meanwhile(store: TimedStore) -> None:
+    async with aclosing(watch_from(store).watch(MESH, 0)) as states:
+        assert (await anext(states)).revision == 1
+        store.held = asyncio.Event()
+        store.missed()
+        await until(lambda: store.asked == 2)
+        store.truth = state(2)
+        store.changed(state(2))
+        assert (await anext(states)).revision == 2
+        store.held.set()
+        await until(lambda: store.asked == 3)
+        store.truth = state(3)
+        store.changed(state(3))
+
+        async with asyncio.timeout(10):
+            assert (await anext(states)).revision == 3
+
+
+async def test_a_clock_that_is_ahead_of_the_stores_does_not_make_it_ask_without_end(
+    store: TimedStore,
+) -> None:
+    clock = ManualClock()
+    store.truth = state(1, clock.now().unix_us - 3_600_000_000)
+    hub = watch_from(store, clock)
+    loop = asyncio.get_running_loop()
+    waits: list[float] = []
+    call_later = loop.call_later
+
+    def at_once(delay: float, callback: Callable[..., object], *args: object) -> object:
+        waits.append(delay)
+        return call_later(0, callback, *args)
+
+    async with aclosing(hub.watch(MESH, 0)) as states:
+        loop.call_later = at_once  # type: ignore[method-assign, assignment]
+        try:
+            await anext(states)
+            await until(lambda: len(waits) > 10)
+        finally:
+            loop.call_later = call_later  # type: ignore[method-assign]
+
+    assert waits[:8] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0]
+    assert set(waits[8:]) == {1.0}
+
+
+async def test_a_store_that_is_away_is_asked_later_and_the_watch_goes_on(
+    store: TimedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.watch._ASK_AGAIN", 0.0)
+    async with aclosing(watch_from(store).watch(MESH, 0)) as states:
+        await anext(states)
+        store.away = True
+        store.missed()
+        await until(lambda: store.asked > 3)
+        store.truth, store.away = state(9, None), False
+
+        async with asyncio.timeout(10):
+            assert (await anext(states)).revision == 9
+
+
+async def test_nothing_is_left_when_the_last_watcher_goes(store: TimedStore) -> None:
+    hub = watch_from(store)
+    async with aclosing(hub.watch(MESH, 0)) as states:
+        await anext(states)
+        assert MESH in hub._topics
+
+    assert hub._topics == {}
+
+
+async def test_every_watcher_is_ended_by_an_error_of_its_own(store: TimedStore) -> None:
+    hub = watch_from(store)
+    first, second = hub.watch(MESH, 0), hub.watch(MESH, 0)
+    await anext(first)
+    await anext(second)
+    hub.close(lambda: DrainingError("over"))
+
+    errors = await asyncio.gather(anext(first), anext(second), return_exceptions=True)
+
+    assert all(isinstance(error, DrainingError) for error in errors)
+    assert errors[0] is not errors[1]
