@@ -57,8 +57,8 @@ def watch_from(store: TimedStore, clock: ManualClock | None = None) -> WatchHub:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the hub's tasks take turns
 
 
 async def test_what_is_missed_while_the_store_is_asked_is_asked_for_again(
