@@ -128,8 +128,9 @@ class Http2Handler(Handler):
         """
         self.__gc_step__()
         acknowledge = partial(stream.connection.ack, cast("int", stream.id))
-        if _GRPC.match(dict(headers).get("content-type", "")):
-            answer = self._answer_grpc(stream, headers, acknowledge)
+        fields = dict(headers)
+        if _GRPC.match(fields.get("content-type", "")):
+            answer = self._answer_grpc(stream, headers, fields, acknowledge)
         else:
             body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
             answer = Http2Exchange(stream, headers, body).run(self._application)
@@ -138,20 +139,23 @@ class Http2Handler(Handler):
         self._tasks[stream] = task
 
     def _answer_grpc(
-        self, stream: Http2Stream, headers: HeaderList, acknowledge: Callable[[int], None]
+        self,
+        stream: Http2Stream,
+        headers: HeaderList,
+        fields: Mapping[str, str],
+        acknowledge: Callable[[int], None],
     ) -> Coroutine[Any, Any, None]:
-        path = dict(headers).get(":path", "")
-        if path not in self.mapping:
+        if fields.get(":path", "") not in self.mapping:
             unknown = UnimplementedError("there is no such method")
-            return self._send_refusal(stream, headers, unknown)
+            return self._send_refusal(stream, fields, unknown)
         try:
-            deadline = _deadline(headers)
+            deadline = _deadline(fields)
             decode_metadata(headers)
         except DiscoveryError as error:
-            return self._send_refusal(stream, headers, error)
+            return self._send_refusal(stream, fields, error)
         except ValueError as error:
             unreadable = InvalidMessageError(f"a header cannot be read: {error}")
-            return self._send_refusal(stream, headers, unreadable)
+            return self._send_refusal(stream, fields, unreadable)
         stream.buffer = RequestBuffer(acknowledge, self._bounds, deadline)
         # The pipeline keeps the deadline, for every protocol alike; grpclib has no answer to one that is over already.
         rest = [field for field in headers if field[0] != "grpc-timeout"]
@@ -161,16 +165,16 @@ class Http2Handler(Handler):
         )
 
     async def _send_refusal(
-        self, stream: Http2Stream, headers: HeaderList, error: DiscoveryError
+        self, stream: Http2Stream, asked: Mapping[str, str], error: DiscoveryError
     ) -> None:
-        self._refuse(dict(headers), error)
-        fields = {
+        self._refuse(asked, error)
+        answer = {
             ":status": "200",
             "content-type": GRPC_CONTENT_TYPE,
             "grpc-status": str(error.code.value),
             "grpc-message": encode_grpc_message(message_of(error)),
         }
-        await stream.send_headers(list(fields.items()), end_stream=True)
+        await stream.send_headers(list(answer.items()), end_stream=True)
         if stream.closable:
             stream.reset_nowait()
 
@@ -187,14 +191,14 @@ async def answering(deadline: float | None) -> AsyncIterator[None]:
         raise grpc_error(DeadlineExceededError("the call's deadline was exceeded")) from error
 
 
-def _deadline(headers: HeaderList) -> float | None:
+def _deadline(fields: Mapping[str, str]) -> float | None:
     """Return the call's deadline, on `time.monotonic()`.
 
     Raises:
         InvalidMessageError: `grpc-timeout` is none.
         DeadlineExceededError: it is over before it began.
     """
-    value = dict(headers).get("grpc-timeout")
+    value = fields.get("grpc-timeout")
     if value is None:
         return None
     if not _TIMEOUT.fullmatch(value):
