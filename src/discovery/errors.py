@@ -68,39 +68,50 @@ class InvalidFieldError(DiscoveryError):
 
 
 class NotRegisteredError(DiscoveryError):
-    """Nothing is registered under this mesh_id, or its lease ran out."""
+    """No such colony is registered, or agent if there is an `agent_id`, or its lease ran out."""
 
     code = Code.NOT_FOUND
     reason = "NOT_REGISTERED"
 
-    def __init__(self, mesh_id: str, message: str | None = None) -> None:
-        super().__init__(message or f"no colony is registered for mesh {mesh_id!r}")
+    def __init__(self, mesh_id: str, message: str | None = None, *, agent_id: str = "") -> None:
+        who = f"agent {agent_id!r}" if agent_id else "colony"
+        super().__init__(message or f"no {who} is registered for mesh {mesh_id!r}")
         self.mesh_id = mesh_id
+        self.agent_id = agent_id
 
 
 class MeshIdTakenError(DiscoveryError):
-    """Another key holds a live lease on this mesh_id, until `expires_at_us` (microseconds, Unix time)."""
+    """Another key holds a live lease on this mesh_id, until `expires_at_us` (microseconds, Unix time).
+
+    If there is an `agent_id`, it is that agent's lease.
+    """
 
     code = Code.ALREADY_EXISTS
     reason = "MESH_ID_TAKEN"
 
-    def __init__(self, mesh_id: str, expires_at_us: int, message: str | None = None) -> None:
+    def __init__(
+        self, mesh_id: str, expires_at_us: int, message: str | None = None, *, agent_id: str = ""
+    ) -> None:
         super().__init__(
-            message or f"mesh {mesh_id!r} is already registered with another public key"
+            message or f"{_named(mesh_id, agent_id)} is already registered with another public key"
         )
         self.mesh_id = mesh_id
+        self.agent_id = agent_id
         self.expires_at_us = expires_at_us
 
 
 class NotOwnerError(DiscoveryError):
-    """The mesh is held by another key than the one that asked to remove it."""
+    """The mesh, or its agent `agent_id`, is held by another key than the one that asked to remove it."""
 
     code = Code.PERMISSION_DENIED
     reason = "NOT_OWNER"
 
-    def __init__(self, mesh_id: str, message: str | None = None) -> None:
-        super().__init__(message or f"mesh {mesh_id!r} is registered with another public key")
+    def __init__(self, mesh_id: str, message: str | None = None, *, agent_id: str = "") -> None:
+        super().__init__(
+            message or f"{_named(mesh_id, agent_id)} is registered with another public key"
+        )
         self.mesh_id = mesh_id
+        self.agent_id = agent_id
 
 
 class TooLargeError(DiscoveryError):
@@ -108,6 +119,56 @@ class TooLargeError(DiscoveryError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_LARGE"
+
+
+class RateLimitedError(DiscoveryError):
+    """Too many calls of this kind from this address, key or mesh; `retry_after` says when there is room again."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "RATE_LIMITED"
+
+
+class QuotaError(DiscoveryError):
+    """As much is registered as may be: by this key, in this mesh, or in all."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "QUOTA"
+
+
+class UnauthenticatedError(DiscoveryError):
+    """The server asks for an API key, and this call has none that it knows."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(DiscoveryError):
+    """The API key of this call does not allow it."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class ProofRequiredError(DiscoveryError):
+    """The server asks for a proof that the caller holds its private key, made with this challenge.
+
+    `server_key` is the server's X25519 public key and `nonce` what makes the proof good for once, both in base64.
+    """
+
+    code = Code.UNAUTHENTICATED
+    reason = "PROOF_REQUIRED"
+
+    def __init__(self, message: str, server_key: str, nonce: str) -> None:
+        super().__init__(message)
+        self.server_key = server_key
+        self.nonce = nonce
+
+
+class ProofInvalidError(DiscoveryError):
+    """A proof does not hold: of another key, message, mesh, server or time."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "PROOF_INVALID"
 
 
 class StoreUnavailableError(DiscoveryError):
@@ -180,3 +241,7 @@ class OtherError(DiscoveryError):
 
 class ConfigError(Exception):
     """A setting that cannot work. The message is one line that says what to do."""
+
+
+def _named(mesh_id: str, agent_id: str) -> str:
+    return f"agent {agent_id!r} of mesh {mesh_id!r}" if agent_id else f"mesh {mesh_id!r}"

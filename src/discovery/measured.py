@@ -10,8 +10,8 @@ from typing import TypeVar
 from discovery.clock import Instant
 from discovery.errors import DiscoveryError, MeshIdTakenError, StoreUnavailableError
 from discovery.metrics import StoreMetrics
-from discovery.models import Lease, Registration, WatchEvent
-from discovery.stores.base import Grant, Listener, RegistryStore
+from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.stores.base import AgentsPage, Grant, Listener, RegistryStore
 
 T = TypeVar("T")
 
@@ -42,26 +42,36 @@ class MeasuredStore:
         leases["renewed" if grant.renewed else "granted"].inc()
         return grant
 
-    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
+    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
-        lease = await self._measured("lookup", self._store.lookup(mesh_id, now=now))
+        lease = await self._measured(
+            "lookup", self._store.lookup(mesh_id, now=now, agent_id=agent_id)
+        )
         (self._metrics.missed if lease is None else self._metrics.found).inc()
         return lease
 
-    async def deregister(self, mesh_id: str, pubkey: str, *, now: Instant) -> bool:
+    async def deregister(
+        self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
+    ) -> bool:
         """See RegistryStore."""
         removed = await self._measured(
-            "deregister", self._store.deregister(mesh_id, pubkey, now=now)
+            "deregister", self._store.deregister(mesh_id, pubkey, now=now, agent_id=agent_id)
         )
         if removed:
             self._metrics.leases["released"].inc()
         return removed
 
-    async def count(self, *, now: Instant) -> int:
+    async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
         """See RegistryStore."""
-        number = await self._measured("count", self._store.count(now=now))
-        self._metrics.counted("colony", number)
-        return number
+        page = self._store.agents(mesh_id, after=after, limit=limit, now=now)
+        return await self._measured("agents", page)
+
+    async def count(self, *, now: Instant) -> Counts:
+        """See RegistryStore."""
+        counts = await self._measured("count", self._store.count(now=now))
+        self._metrics.counted("colony", counts.colonies)
+        self._metrics.counted("agent", counts.agents)
+        return counts
 
     async def sweep(self, *, now: Instant, limit: int) -> bool:
         """See RegistryStore."""

@@ -34,7 +34,7 @@ _PROTOCOLS = ("grpc", "connect", "rest", "websocket")
 # What an alert counts must be there before it happens. Series of other statuses come with their first call.
 _ALERTS = (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.UNAVAILABLE)
 _LEASE_EVENTS = ("granted", "renewed", "expired", "released", "conflicted")
-_OPERATIONS = ("register", "lookup", "deregister", "count", "sweep", "current")
+_OPERATIONS = ("register", "lookup", "deregister", "agents", "count", "sweep", "current")
 _OUTCOMES = ("ok", "refused", "unavailable", "cancelled", "error")
 # In seconds: a memory store answers within 100 microseconds, and few clients wait for longer than ten seconds.
 _BUCKETS = (

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -49,7 +50,10 @@ class PublicEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a colony says of itself (RFD-001, RegisterColonyRequest). Equal values mean nothing changed."""
+    """What a colony says of itself (RFD-001, RegisterColonyRequest), or an agent. Equal values mean nothing changed.
+
+    A colony has no `agent_id`, an agent always has one: so neither can ever be taken for the other.
+    """
 
     mesh_id: str
     pubkey: str
@@ -61,6 +65,7 @@ class Registration:
     public_port: int = 0
     observed_endpoint: Endpoint | None = None
     public_endpoint: PublicEndpoint | None = None
+    agent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class Lease:
     """A registration and how long it holds.
 
     `revision` names this content of the mesh: it grows whenever the content changes and stays when a renewal
-    repeats it, so that a watcher who has seen it need not see it again.
+    repeats it, so that a watcher who has seen it need not see it again. Colonies and agents are counted apart: one
+    row of revisions for the colony of a mesh, one for all of its agents.
     """
 
     registration: Registration
@@ -79,7 +85,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a colony is told when its lease was granted or renewed. `ttl` and `refresh_after` are in seconds."""
+    """What a colony or an agent is told of its lease, granted or renewed. `ttl` and `refresh_after` are in seconds."""
 
     revision: int
     ttl: int
@@ -96,6 +102,13 @@ class Found:
     staleness: int | None = None
 
 
+class Counts(NamedTuple):
+    """How many live leases there are."""
+
+    colonies: int
+    agents: int
+
+
 @dataclass(frozen=True, slots=True)
 class HealthReport:
     """How the service is."""
@@ -107,7 +120,7 @@ class HealthReport:
 
 
 class Presence(enum.Enum):
-    """Whether a mesh has a live lease."""
+    """Whether there is a live lease."""
 
     REGISTERED = "registered"
     ABSENT = "absent"
@@ -115,16 +128,36 @@ class Presence(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """The whole state of one mesh at one revision; `lease` is None when it is absent."""
+    """The whole state of one colony or agent at one revision; `lease` is None when it is absent.
+
+    `agent_id` is empty for a colony.
+    """
 
     mesh_id: str
     revision: int
     lease: Lease | None
+    agent_id: str = ""
 
     @property
     def presence(self) -> Presence:
-        """Whether the mesh is registered at this revision."""
+        """Whether it is registered at this revision."""
         return Presence.ABSENT if self.lease is None else Presence.REGISTERED
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """Says to a watcher of a mesh's agents that every one that is registered was named; `revision` is the highest.
+
+    If that is the revision the watch began after, then nothing has changed since, and none was named.
+    """
+
+    mesh_id: str
+    revision: int
+
+
+def lease_name(mesh_id: str, agent_id: str = "") -> str:
+    """Return what tells a colony's or an agent's lease from every other's: no id has a slash in it."""
+    return f"{mesh_id}/{agent_id}" if agent_id else mesh_id
 
 
 def next_revision(previous: int, unix_us: int) -> int:

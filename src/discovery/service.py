@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from discovery.clock import MICROSECONDS, Clock
 from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError
 from discovery.models import (
     Found,
     HealthReport,
+    Lease,
     Registered,
     Registration,
+    Synced,
     WatchEvent,
+    lease_name,
     observed_endpoint,
     refresh_after,
 )
+from discovery.paging import LARGEST_PAGE, check_page, make_token, read_token
 from discovery.stale import LastRead
 from discovery.stores.base import RegistryStore
-from discovery.validation import check_id, check_pubkey, check_registration, require
+from discovery.validation import (
+    check_agent,
+    check_agent_registration,
+    check_id,
+    check_pubkey,
+    check_registration,
+    require,
+)
 from discovery.watch import WatchHub
 
 
@@ -57,17 +68,7 @@ class DiscoveryService:
             MeshIdTakenError: another key holds a live lease.
         """
         require(check_registration(registration))
-        now = self._clock.now()
-        grant = await self._store.register(registration, ttl=self._ttl, now=now)
-        self._last_read.note(registration.mesh_id, grant.lease, now)
-        renew_in = refresh_after(self._ttl, self._spread())
-        return Registered(
-            revision=grant.lease.revision,
-            ttl=self._ttl,
-            expires_at_us=grant.lease.expires_at_us,
-            refresh_after=renew_in,
-            observed_endpoint=observed_endpoint(caller),
-        )
+        return await self._register(registration, caller)
 
     async def lookup_colony(self, mesh_id: str) -> Found:
         """Return the live lease on `mesh_id`, or while the store is away what was last read, if that is allowed.
@@ -76,17 +77,7 @@ class DiscoveryService:
             NotRegisteredError: there is none.
         """
         require(check_id("mesh_id", mesh_id))
-        now = self._clock.now()
-        try:
-            lease = await self._store.lookup(mesh_id, now=now)
-        except StoreUnavailableError:
-            if (stale := self._last_read.recall(mesh_id, self._clock.now())) is None:
-                raise
-            return stale
-        self._last_read.note(mesh_id, lease, now)
-        if lease is None:
-            raise NotRegisteredError(mesh_id)
-        return Found(lease)
+        return await self._lookup(mesh_id, "")
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
@@ -95,10 +86,7 @@ class DiscoveryService:
             NotOwnerError: another key holds a live lease.
         """
         require((*check_id("mesh_id", mesh_id), *check_pubkey(pubkey)))
-        now = self._clock.now()
-        removed = await self._store.deregister(mesh_id, pubkey, now=now)
-        self._last_read.note(mesh_id, None, now)
-        return removed
+        return await self._deregister(mesh_id, "", pubkey)
 
     def watch_colony(self, mesh_id: str, after_revision: int) -> AsyncGenerator[WatchEvent]:
         """Yield the state of `mesh_id` now, and whenever it changes. It ends only with an error.
@@ -112,13 +100,101 @@ class DiscoveryService:
         require(check_id("mesh_id", mesh_id))
         return self._hub.watch(mesh_id, after_revision)
 
+    async def register_agent(self, registration: Registration, caller: str | None) -> Registered:
+        """Grant or renew an agent's lease: see `register_colony`.
+
+        Raises:
+            MeshIdTakenError: another key holds a live lease on this agent_id of the mesh.
+        """
+        require(check_agent_registration(registration))
+        return await self._register(registration, caller)
+
+    async def lookup_agent(self, mesh_id: str, agent_id: str) -> Found:
+        """Return the live lease of an agent: see `lookup_colony`.
+
+        Raises:
+            NotRegisteredError: there is none.
+        """
+        require(check_agent(mesh_id, agent_id))
+        return await self._lookup(mesh_id, agent_id)
+
+    async def deregister_agent(self, mesh_id: str, agent_id: str, pubkey: str) -> bool:
+        """End the lease that `pubkey` holds on an agent; return whether there was one.
+
+        Raises:
+            NotOwnerError: another key holds a live lease.
+        """
+        require((*check_agent(mesh_id, agent_id), *check_pubkey(pubkey)))
+        return await self._deregister(mesh_id, agent_id, pubkey)
+
+    async def list_agents(
+        self, mesh_id: str, page_size: int, page_token: str
+    ) -> tuple[Sequence[Lease], str]:
+        """Return live leases of agents of `mesh_id` in the order of their agent_id, and the token of the next page.
+
+        `page_token` is empty for the first page, and so is the one of the last. A page has at most `page_size` agents,
+        or 100 if that is 0 or more.
+        """
+        require((*check_id("mesh_id", mesh_id), *check_page(page_size, page_token)))
+        limit = min(page_size or LARGEST_PAGE, LARGEST_PAGE)
+        page = await self._store.agents(
+            mesh_id, after=read_token(page_token), limit=limit, now=self._clock.now()
+        )
+        return page.leases, make_token(page.after)
+
+    def watch_agents(
+        self, mesh_id: str, after_revision: int
+    ) -> AsyncGenerator[WatchEvent | Synced]:
+        """Yield the state of each agent of `mesh_id`, then Synced, then each change. It ends only with an error.
+
+        If nothing has changed since `after_revision`, it begins with Synced. A reader that is slower than the changes
+        is given the latest of each agent.
+
+        Raises:
+            DrainingError: the server stops.
+        """
+        require(check_id("mesh_id", mesh_id))
+        return self._hub.watch_agents(mesh_id, after_revision)
+
     def end_watches(self, ending: Callable[[], DiscoveryError]) -> None:
-        """End every `watch_colony` with an error of its own that `ending` makes."""
+        """End every watch with an error of its own that `ending` makes."""
         self._hub.close(ending)
 
     async def health(self) -> HealthReport:
         """Report on the service; it counts live leases, so a store that cannot answer is an error here too."""
         now = self._clock.now()
-        colonies = await self._store.count(now=now)
+        colonies = (await self._store.count(now=now)).colonies
         uptime = (now.monotonic_us - self._started.monotonic_us) // MICROSECONDS
         return HealthReport("ok", self._version, uptime, colonies)
+
+    async def _register(self, registration: Registration, caller: str | None) -> Registered:
+        now = self._clock.now()
+        grant = await self._store.register(registration, ttl=self._ttl, now=now)
+        name = lease_name(registration.mesh_id, registration.agent_id)
+        self._last_read.note(name, grant.lease, now)
+        return Registered(
+            revision=grant.lease.revision,
+            ttl=self._ttl,
+            expires_at_us=grant.lease.expires_at_us,
+            refresh_after=refresh_after(self._ttl, self._spread()),
+            observed_endpoint=observed_endpoint(caller),
+        )
+
+    async def _lookup(self, mesh_id: str, agent_id: str) -> Found:
+        now, name = self._clock.now(), lease_name(mesh_id, agent_id)
+        try:
+            lease = await self._store.lookup(mesh_id, agent_id=agent_id, now=now)
+        except StoreUnavailableError:
+            if (stale := self._last_read.recall(name, self._clock.now())) is None:
+                raise
+            return stale
+        self._last_read.note(name, lease, now)
+        if lease is None:
+            raise NotRegisteredError(mesh_id, agent_id=agent_id)
+        return Found(lease)
+
+    async def _deregister(self, mesh_id: str, agent_id: str, pubkey: str) -> bool:
+        now = self._clock.now()
+        removed = await self._store.deregister(mesh_id, pubkey, agent_id=agent_id, now=now)
+        self._last_read.note(lease_name(mesh_id, agent_id), None, now)
+        return removed

@@ -21,8 +21,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from discovery import __version__
 from discovery.clock import Instant
 from discovery.errors import Code, ConfigError, MeshIdTakenError, NotOwnerError
-from discovery.models import Lease, Registration, WatchEvent
-from discovery.stores.base import Grant, Listener, RegistryStore
+from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.stores.base import AgentsPage, Grant, Listener, RegistryStore
 from discovery.transport.http_errors import code_name
 from discovery.transport.pipeline import Call, Observation
 
@@ -158,15 +158,24 @@ class TracedStore:
         """See RegistryStore."""
         return await self._traced("register", self._store.register(registration, ttl=ttl, now=now))
 
-    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
+    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
-        return await self._traced("lookup", self._store.lookup(mesh_id, now=now))
+        return await self._traced("lookup", self._store.lookup(mesh_id, now=now, agent_id=agent_id))
 
-    async def deregister(self, mesh_id: str, pubkey: str, *, now: Instant) -> bool:
+    async def deregister(
+        self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
+    ) -> bool:
         """See RegistryStore."""
-        return await self._traced("deregister", self._store.deregister(mesh_id, pubkey, now=now))
+        return await self._traced(
+            "deregister", self._store.deregister(mesh_id, pubkey, now=now, agent_id=agent_id)
+        )
 
-    async def count(self, *, now: Instant) -> int:
+    async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
+        """See RegistryStore."""
+        page = self._store.agents(mesh_id, after=after, limit=limit, now=now)
+        return await self._traced("agents", page)
+
+    async def count(self, *, now: Instant) -> Counts:
         """See RegistryStore."""
         return await self._traced("count", self._store.count(now=now))
 

@@ -58,6 +58,22 @@ def require(violations: Iterable[Violation]) -> None:
 def check_registration(registration: Registration) -> Iterator[Violation]:
     """Check everything a colony may say of itself."""
     yield from check_id("mesh_id", registration.mesh_id)
+    yield from _check_content(registration)
+
+
+def check_agent_registration(registration: Registration) -> Iterator[Violation]:
+    """Check everything an agent may say of itself."""
+    yield from check_agent(registration.mesh_id, registration.agent_id)
+    yield from _check_content(registration)
+
+
+def check_agent(mesh_id: str, agent_id: str) -> Iterator[Violation]:
+    """Check what names an agent."""
+    yield from check_id("mesh_id", mesh_id)
+    yield from check_id("agent_id", agent_id)
+
+
+def _check_content(registration: Registration) -> Iterator[Violation]:
     yield from check_pubkey(registration.pubkey)
     yield from _check_endpoints(registration.endpoints, registration.observed_endpoint)
     yield from _check_observed(registration.observed_endpoint)

@@ -7,18 +7,16 @@ more, and whoever reads on always ends on the latest (promise 3 of the design).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from discovery.clock import MICROSECONDS, Clock
-from discovery.errors import DiscoveryError, StoreUnavailableError
-from discovery.models import WatchEvent
+from discovery.agent_watch import AgentHub
+from discovery.clock import Clock
+from discovery.errors import DiscoveryError
+from discovery.look import Look
+from discovery.models import Synced, WatchEvent
 from discovery.stores.base import RegistryStore
-
-# In seconds: when to ask again a store that could not answer, and a lease that should have ended by now.
-_ASK_AGAIN = 0.5
-_SHORTEST_WAIT = 0.01
-_LONGEST_WAIT = 1.0
 
 
 class Subscription:
@@ -68,21 +66,11 @@ class Subscription:
 class _Topic:
     """One watched mesh."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[_Topic], Awaitable[None]]) -> None:
         self.subscriptions: set[Subscription] = set()
-        self.timer: asyncio.TimerHandle | None = None
-        """Rings when the lease should have ended."""
-        self.look: asyncio.Task[None] | None = None
-        self.look_again = False
+        self.look = Look(partial(ask, self))
         self.told = 0
         """How often a state came: tells whether one came while another was asked for."""
-        self.overdue = _SHORTEST_WAIT
-
-    def close(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.look is not None:
-            self.look.cancel()
 
 
 class WatchHub:
@@ -92,10 +80,11 @@ class WatchHub:
         self._store = store
         self._clock = clock
         self._topics: dict[str, _Topic] = {}
+        self._agents = AgentHub(store, clock)
         store.listen(self.changed, self.missed)
 
     async def watch(self, mesh_id: str, known_revision: int) -> AsyncGenerator[WatchEvent]:
-        """Yield the state of `mesh_id` now and whenever it changes, without end.
+        """Yield the state of the colony of `mesh_id` now and whenever it changes, without end.
 
         The present state is left out if its revision is `known_revision`.
 
@@ -108,33 +97,37 @@ class WatchHub:
             while True:
                 yield await subscription.read()
 
+    def watch_agents(
+        self, mesh_id: str, known_revision: int
+    ) -> AsyncGenerator[WatchEvent | Synced]:
+        """Yield the states of the agents of `mesh_id` and their changes: see AgentHub."""
+        return self._agents.watch(mesh_id, known_revision)
+
     def changed(self, event: WatchEvent) -> None:
-        """Take in the state of a mesh, new or not."""
-        topic = self._topics.get(event.mesh_id)
-        if topic is not None:
+        """Take in the state of a colony or an agent, new or not."""
+        if event.agent_id:
+            self._agents.changed(event)
+        elif (topic := self._topics.get(event.mesh_id)) is not None:
             topic.told += 1
             self._spread(topic, event)
 
-    def _spread(self, topic: _Topic, event: WatchEvent, *, certain: bool = False) -> None:
-        for subscription in topic.subscriptions:
-            subscription.offer(event, certain=certain)
-        self._set_timer(topic, event)
-
     def missed(self) -> None:
-        """Ask for the state of every watched mesh: changes may have been lost."""
-        for mesh_id, topic in self._topics.items():
-            self._start_look(mesh_id, topic)
+        """Ask for the state of all that is watched: changes may have been lost."""
+        for topic in self._topics.values():
+            topic.look.now()
+        self._agents.missed()
 
     def close(self, ending: Callable[[], DiscoveryError]) -> None:
         """End everybody's watching, with an error of their own."""
         for topic in self._topics.values():
             for subscription in topic.subscriptions:
                 subscription.close(ending())
+        self._agents.close(ending)
 
     @contextmanager
     def _subscribe(self, mesh_id: str, known_revision: int) -> Iterator[Subscription]:
         subscription = Subscription(known_revision)
-        topic = self._topics.setdefault(mesh_id, _Topic())
+        topic = self._topics.setdefault(mesh_id, _Topic(partial(self._look, mesh_id)))
         topic.subscriptions.add(subscription)
         try:
             yield subscription
@@ -142,41 +135,22 @@ class WatchHub:
             topic.subscriptions.discard(subscription)
             if not topic.subscriptions:
                 del self._topics[mesh_id]
-                topic.close()
+                topic.look.close()
 
-    def _set_timer(self, topic: _Topic, event: WatchEvent) -> None:
-        """Look again when the lease ends: no store reports renewals, and not every store an expiry at once."""
+    def _spread(self, topic: _Topic, event: WatchEvent, *, certain: bool = False) -> None:
+        """Tell the watchers; look again when the lease ends: no store reports renewals, nor each an expiry at once."""
+        for subscription in topic.subscriptions:
+            subscription.offer(event, certain=certain)
         if event.lease is not None:
-            left = (event.lease.expires_at_us - self._clock.now().unix_us) / MICROSECONDS
-            if left > 0:
-                topic.overdue = _SHORTEST_WAIT
-                self._look_in(max(left, _SHORTEST_WAIT), event.mesh_id, topic)
-            else:  # by this clock; the store's is behind it, by a little or by hours
-                self._look_in(topic.overdue, event.mesh_id, topic)
-                topic.overdue = min(2 * topic.overdue, _LONGEST_WAIT)
-        elif topic.timer is not None:
-            topic.timer.cancel()
-
-    def _look_in(self, seconds: float, mesh_id: str, topic: _Topic) -> None:
-        if topic.timer is not None:
-            topic.timer.cancel()
-        loop = asyncio.get_running_loop()
-        topic.timer = loop.call_later(seconds, self._start_look, mesh_id, topic)
-
-    def _start_look(self, mesh_id: str, topic: _Topic) -> None:
-        topic.look_again = True
-        if topic.look is None or topic.look.done():
-            topic.look = asyncio.create_task(self._look(mesh_id, topic))
+            topic.look.at(event.lease.expires_at_us, self._clock.now())
+        else:
+            topic.look.never()
 
     async def _look(self, mesh_id: str, topic: _Topic) -> None:
         """Ask for the state until nothing came meanwhile: then what the store says is all there is to know."""
-        while topic.look_again:
-            topic.look_again, told = False, topic.told
-            try:
-                event = await self._store.current(mesh_id, now=self._clock.now())
-            except StoreUnavailableError:
-                self._look_in(_ASK_AGAIN, mesh_id, topic)
-                return
-            undisturbed = topic.told == told
-            topic.look_again = topic.look_again or not undisturbed
-            self._spread(topic, event, certain=undisturbed)
+        told = topic.told
+        event = await self._store.current(mesh_id, now=self._clock.now())
+        undisturbed = topic.told == told
+        if not undisturbed:
+            topic.look.now()
+        self._spread(topic, event, certain=undisturbed)

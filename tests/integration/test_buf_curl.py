@@ -75,7 +75,19 @@ def test_is_told_what_was_wrong(child: ServerProcess) -> None:
     taken = buf_curl(child, "RegisterColony", {**REGISTRATION, "pubkey": OTHER_KEY})
     invalid = buf_curl(child, "RegisterColony", {**REGISTRATION, "pubkey": "secret"})
     assert (taken.code, invalid.code) == ("already_exists", "invalid_argument")
-    assert buf_curl(child, "ListAgents", {"mesh_id": MESH}).code == "unimplemented"
+    assert (
+        buf_curl(child, "ListAgents", {"mesh_id": MESH, "page_size": -1}).code == "invalid_argument"
+    )
+
+
+def test_finds_the_agents_of_a_mesh(child: ServerProcess) -> None:
+    agent = {**REGISTRATION, "agent_id": "api"}
+    assert buf_curl(child, "RegisterAgent", agent).reply["success"] is True
+    found = buf_curl(child, "LookupAgent", {"mesh_id": MESH, "agent_id": "api"}).reply
+    listed = buf_curl(child, "ListAgents", {"mesh_id": MESH}).reply
+    assert (found["agentId"], found["pubkey"]) == ("api", KEY)
+    assert listed == {"agents": [found]}
+    assert buf_curl(child, "LookupColony", {"mesh_id": MESH}).code == "not_found"
 
 
 def test_counts_the_colonies(child: ServerProcess) -> None:

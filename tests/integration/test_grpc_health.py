@@ -15,6 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from discovery.errors import StoreUnavailableError
+from discovery.models import Counts
 from discovery.transport import grpc_health
 from tests.integration.grpcio_client import SERVICE
 from tests.integration.raw import Header, framed, raw_connection, request_headers
@@ -47,8 +48,9 @@ async def check(health: Any, service: str = "") -> int:
 def breaks(server: Running, failure: Callable[[], Awaitable[int]]) -> None:
     """Have the store fail."""
 
-    async def count(**_: Any) -> int:
-        return await failure()
+    async def count(**_: Any) -> Counts:
+        await failure()
+        raise AssertionError
 
     server.server._store.count = count  # type: ignore[method-assign]
 

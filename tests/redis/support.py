@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from discovery.clock import Instant
 from discovery.errors import StoreUnavailableError
-from discovery.models import Lease, Registration, WatchEvent
-from discovery.stores.base import Grant, RegistryStore
+from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.stores.base import AgentsPage, Grant, RegistryStore
 from tests.redis.servers import PATIENCE, eventually
 from tests.support import KEY, MESH, registration
 
@@ -41,14 +41,20 @@ class Replica:
     async def register(self, wanted: Registration | None = None, ttl: int = TTL) -> Grant:
         return await self.store.register(wanted or registration(), ttl=ttl, now=NOW)
 
-    async def lookup(self, mesh_id: str = MESH) -> Lease | None:
-        return await self.store.lookup(mesh_id, now=NOW)
+    async def lookup(self, mesh_id: str = MESH, agent_id: str = "") -> Lease | None:
+        return await self.store.lookup(mesh_id, now=NOW, agent_id=agent_id)
 
-    async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY) -> bool:
-        return await self.store.deregister(mesh_id, pubkey, now=NOW)
+    async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY, agent_id: str = "") -> bool:
+        return await self.store.deregister(mesh_id, pubkey, now=NOW, agent_id=agent_id)
+
+    async def agents(self, mesh_id: str = MESH, after: str = "", limit: int = 100) -> AgentsPage:
+        return await self.store.agents(mesh_id, after=after, limit=limit, now=NOW)
+
+    async def counts(self) -> Counts:
+        return await self.store.count(now=NOW)
 
     async def count(self) -> int:
-        return await self.store.count(now=NOW)
+        return (await self.counts()).colonies
 
     async def sweep(self, limit: int = 100) -> bool:
         return await self.store.sweep(now=NOW, limit=limit)
@@ -62,6 +68,7 @@ class Replica:
             "register": self.register(registration(public_port=1)),
             "lookup": self.lookup(),
             "deregister": self.deregister(),
+            "agents": self.agents(),
             "count": self.count(),
             "sweep": self.sweep(),
             "current": self.current(),
@@ -86,8 +93,8 @@ class Replica:
     async def has_heard(self, events: int) -> bool:
         return len(self.events) == events
 
-    async def lacks(self, mesh_id: str) -> bool:
-        return await self.lookup(mesh_id) is None
+    async def lacks(self, mesh_id: str, agent_id: str = "") -> bool:
+        return await self.lookup(mesh_id, agent_id) is None
 
     async def works(self) -> bool:
         """Say whether calls are answered."""

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from discovery.errors import MeshIdTakenError, StoreUnavailableError
+from discovery.models import Counts
 from discovery.stores.base import Grant
 from discovery.stores.redis.shards import SLOTS as OUR_SLOTS
 from discovery.stores.redis.shards import shard_number
@@ -60,6 +61,28 @@ async def test_every_node_has_its_share_and_every_call_works(
     assert await replicas[0].deregister(MESHES[1]) is True
     assert (await replicas[1].current(MESHES[1])).lease is None
     assert await replicas[1].count() == len(MESHES) - 1
+
+
+async def test_agents_are_with_their_meshes_on_every_node(nodes: list[Server], join: Join) -> None:
+    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    agents = [registration(mesh_id=m, agent_id=a) for m in MESHES for a in ("a", "b", "c")]
+    grants = await asyncio.gather(
+        *(replicas[n % 2].register(agent) for n, agent in enumerate(agents))
+    )
+
+    assert await replicas[0].counts() == Counts(0, len(agents))
+    for number, mesh_id in enumerate(MESHES):
+        leases = tuple(grant.lease for grant in grants[3 * number : 3 * number + 3])
+        assert (await replicas[0].agents(mesh_id)).leases == leases
+        assert await replicas[1].lookup(mesh_id, "b") == leases[1]
+        assert await replicas[1].deregister(mesh_id, agent_id="b") is True
+    await asyncio.gather(*(replicas[0].register(agent, ttl=1) for agent in agents[1::3]))
+    await eventually(partial(replicas[0].lacks, MESHES[-1], "b"))
+    while await replicas[0].sweep(limit=10) or await replicas[1].sweep(limit=10):
+        pass
+
+    assert sum(replica.store.expired for replica in replicas) == len(MESHES)
+    assert await replicas[1].counts() == Counts(0, 2 * len(MESHES))
 
 
 async def test_an_expiry_is_swept_on_every_node_and_heard_once(

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.errors import StoreUnavailableError
-from discovery.models import CertificateFingerprint, Endpoint, Lease, PublicEndpoint, Registration
+from discovery.models import (
+    CertificateFingerprint,
+    Endpoint,
+    Lease,
+    PublicEndpoint,
+    Registration,
+    WatchEvent,
+)
 from discovery.stores.redis.codec import decode_event, decode_lease, encode_registration
 from tests.support import KEY, MESH, examples, registration, shown
 
@@ -39,6 +46,7 @@ REGISTRATIONS = st.builds(
     public_port=NUMBER,
     observed_endpoint=st.none() | ENDPOINTS,
     public_endpoint=st.none() | PUBLIC_ENDPOINTS,
+    agent_id=TEXT,
 )
 
 
@@ -99,6 +107,27 @@ def test_the_form_stays_as_it_is() -> None:
     )
 
 
+def test_an_agents_form_stays_as_it_is_too() -> None:
+    agent = Registration(MESH, KEY, agent_id="agent-1")
+
+    assert encode_registration(agent).decode() == (
+        '{"agent_id":"agent-1","mesh_id":"mesh-1",'
+        '"pubkey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="}'
+    )
+
+
+def test_an_agents_events_are_told_from_a_colonys() -> None:
+    agent = registration(agent_id="a")
+    value = stored(encode_registration(agent))
+
+    assert decode_event([b"mesh", b"mesh-1", b"agent_lease", value, b"agent", b"a"]) == WatchEvent(
+        MESH, 10, Lease(agent, 10, 20, 30), "a"
+    )
+    assert decode_event([b"mesh", b"m", b"agent_absent", b"7", b"agent", b"a"]) == WatchEvent(
+        "m", 7, None, "a"
+    )
+
+
 def test_words_and_fields_of_a_later_version_are_ignored() -> None:
     document = json.loads(encode_registration(registration()))
     body = json.dumps({**document, "of_a_later_version": {"a": [1]}}).encode()
@@ -129,6 +158,8 @@ def test_what_is_no_lease_is_an_error_and_no_absence(value: bytes) -> None:
         decode_lease(value)
     with pytest.raises(StoreUnavailableError):
         decode_event([b"mesh", b"m", b"lease", value])
+    with pytest.raises(StoreUnavailableError):
+        decode_event([b"mesh", b"m", b"agent_lease", value, b"agent", b"a"])
 
 
 @pytest.mark.parametrize(
@@ -138,6 +169,8 @@ def test_what_is_no_lease_is_an_error_and_no_absence(value: bytes) -> None:
         [b"absent", b"5"],
         [b"mesh", b"m", b"absent", b"x"],
         [b"mesh", b"\xff", b"absent", b"1"],
+        [b"mesh", b"m", b"agent_absent", b"1"],
+        [b"mesh", b"m", b"agent", b"a", b"agent_absent", b"x"],
     ],
     ids=shown,
 )
@@ -147,4 +180,4 @@ def test_what_is_no_event_is_an_error(fields: list[bytes]) -> None:
 
 
 def test_an_event_of_a_later_kind_is_none_of_ours() -> None:
-    assert decode_event([b"mesh", b"m", b"agent", b"..."]) is None
+    assert decode_event([b"mesh", b"m", b"relay", b"..."]) is None

@@ -40,6 +40,12 @@ CALLS: dict[str, Callable[[Replica], Awaitable[object]]] = {
     "nothing to deregister": lambda replica: replica.deregister("mesh-3"),
     "current": lambda replica: replica.current(),
     "current, absent": lambda replica: replica.current("mesh-3"),
+    "grant, agent": lambda replica: replica.register(registration(agent_id="new")),
+    "renew, agent": lambda replica: replica.register(registration(agent_id="a")),
+    "change, agent": lambda replica: replica.register(registration(agent_id="a", public_port=1)),
+    "deregister, agent": lambda replica: replica.deregister(agent_id="a"),
+    "agents": lambda replica: replica.agents(),
+    "agents, none": lambda replica: replica.agents("mesh-3"),
     "count": lambda replica: replica.count(),
     "sweep": lambda replica: replica.sweep(),
 }
@@ -50,6 +56,7 @@ async def test_every_call_but_a_lookup_is_one_script(server: Server, join: Join,
     replica = join(server.url)
     await replica.follows()
     await replica.register()
+    await replica.register(registration(agent_id="a"))
     await CALLS[call](join(server.url, prefix="other"))  # so that the script is known
 
     async with monitored(server) as commands:
@@ -66,15 +73,17 @@ async def test_a_lookup_is_one_get(server: Server, join: Join) -> None:
     async with monitored(server) as commands:
         await replica.lookup()
         await replica.lookup("mesh-2")
+        await replica.lookup(agent_id="a")
 
-    assert [command.split()[0] for command in commands] == ['"GET"', '"GET"']
+    assert [command.split()[0] for command in commands] == ['"GET"'] * 3
     assert commands[0].endswith(f':lease:{MESH}"')
+    assert commands[2].endswith(f':agents:lease:{MESH}/a"')
 
 
 # What docs/ tell operators to permit. Scripts need the second half.
 PERMITTED = (
     "+get +evalsha +eval +xread +xrevrange +role"
-    " +time +set +del +zadd +zrem +zscore +zcount +zcard +zrangebyscore +zremrangebyrank +xadd"
+    " +time +set +del +zadd +zrem +zscore +zcount +zcard +zrangebyscore +zrangebylex +zremrangebyrank +xadd"
 )
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from discovery.errors import StoreUnavailableError
-from discovery.models import Presence, WatchEvent
+from discovery.models import Counts, Presence, WatchEvent
 from discovery.stores import open_store
 from discovery.stores.redis import RedisStore
 from discovery.stores.redis.shards import make_shards, shard_number
@@ -19,6 +19,8 @@ from tests.redis.rigs import settle
 from tests.redis.servers import Server, eventually
 from tests.redis.support import Replica
 from tests.support import MESH, registration
+
+SHARD = make_shards("test")[shard_number(MESH.encode())]
 
 
 def stream_of(mesh_id: str) -> bytes:
@@ -121,6 +123,69 @@ async def test_leases_that_are_renewed_while_replicas_sweep_are_not_lost(
     assert lost == 0
     for replica in replicas:
         assert not [event for event in await seen(replica) if event.lease is None]
+
+
+async def test_changes_of_agents_made_everywhere_come_everywhere_in_the_same_order(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url, timeout=30) for _ in range(3)]
+    for replica in replicas:
+        await replica.follows()
+
+    await asyncio.gather(
+        *(
+            replicas[n % 3].register(registration(agent_id=f"agent-{n % 7}", public_port=n))
+            for n in range(1, 400)
+        )
+    )
+    await asyncio.gather(*(replicas[n % 3].deregister(agent_id=f"agent-{n}") for n in range(7)))
+
+    heard = [await seen(replica) for replica in replicas]
+    assert len(heard[0]) == 399 + 7
+    assert heard[0] == heard[1] == heard[2]
+    assert all(before.revision < after.revision for before, after in pairwise(heard[0]))
+    assert heard[0][-1].revision == (await replicas[0].agents()).revision
+
+
+async def test_an_agents_expiry_that_replicas_notice_at_once_is_heard_and_counted_once(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url) for _ in range(2)]
+    for replica in replicas:
+        await replica.follows()
+    agents = [registration(mesh_id=f"mesh-{n % 3}", agent_id=f"{n}") for n in range(20)]
+    for agent in agents:
+        await replicas[0].register(agent, ttl=1)
+    kept = await replicas[0].register(registration(mesh_id="mesh-0", agent_id="kept"))
+
+    await eventually(partial(replicas[0].lacks, "mesh-1", "19"))
+    await asyncio.gather(
+        *(replica.sweep() for replica in replicas),
+        *(replica.agents(f"mesh-{n}") for n in range(3) for replica in replicas),
+        *(replicas[n % 2].register(agent) for n, agent in enumerate(agents[:4])),
+    )
+
+    for replica in replicas:
+        ended = [event.agent_id for event in await seen(replica) if event.lease is None]
+        assert sorted(ended) == sorted(agent.agent_id for agent in agents)
+    assert sum(replica.store.expired for replica in replicas) == 20
+    assert await replicas[1].counts() == Counts(0, 5)
+    assert await replicas[1].lookup("mesh-0", "kept") == kept.lease
+
+
+async def test_versions_that_know_of_no_agents_take_none_for_a_colony(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    await replica.register(registration(agent_id="a"))
+    await replica.deregister(agent_id="a")
+
+    entries = await server.ask("XRANGE", stream_of(MESH), "-", "+")
+
+    assert len(entries) == 2
+    for _, fields in entries:
+        assert not {b"lease", b"absent"} & {*fields[::2]}
+    assert not {SHARD.ends, SHARD.absences} & {*await server.ask("KEYS", "*")}
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["kept", "lost"])

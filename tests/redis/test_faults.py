@@ -135,23 +135,29 @@ async def test_a_full_server_takes_nothing_new_but_answers_and_lets_go(
 ) -> None:
     replica = join(server.url)
     grant = await replica.register()
+    agent = (await replica.register(registration(agent_id="a"))).lease
     await server.ask("CONFIG", "SET", "maxmemory", 1)
 
     answers = await refusals(
         {
             "register": replica.register(registration(mesh_id="mesh-2")),
             "renew": replica.register(),
+            "register agent": replica.register(registration(agent_id="b")),
+            "renew agent": replica.register(registration(agent_id="a")),
             "lookup": replica.lookup(),
             "count": replica.count(),
         }
     )
 
-    for name in ("register", "renew"):
+    for name in ("register", "renew", "register agent", "renew agent"):
         assert isinstance(refused := answers[name], StoreUnavailableError)
         assert "out of memory" in refused.message
     assert answers["lookup"] == grant.lease
     assert answers["count"] == 1
+    assert (await replica.agents()).leases == (agent,)
     assert await replica.deregister() is True
+    assert await replica.deregister(agent_id="a") is True
+    assert (await replica.agents()).leases == ()
     await server.ask("CONFIG", "SET", "maxmemory", 0)
     assert not (await replica.register()).renewed
 

@@ -38,6 +38,23 @@ async def test_of_a_thousand_keys_at_two_replicas_exactly_one_gets_the_mesh(
     assert [await replica.lookup(mesh_id) for replica in replicas] == [grant.lease] * 2
 
 
+async def test_of_many_keys_at_two_replicas_exactly_one_gets_the_agent(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    contenders = [registration(agent_id="a", pubkey=key(number)) for number in range(1, 501)]
+
+    answers = await asyncio.gather(
+        *(replicas[n % 2].register(contender) for n, contender in enumerate(contenders)),
+        return_exceptions=True,
+    )
+
+    [grant] = [answer for answer in answers if isinstance(answer, Grant)]
+    assert sum(isinstance(answer, MeshIdTakenError) for answer in answers) == 499
+    for replica in replicas:
+        assert (await replica.agents()).leases == (grant.lease,)
+
+
 async def test_a_mesh_that_changes_hands_between_replicas_never_has_two_owners(
     server: Server, join: Join
 ) -> None:

@@ -15,6 +15,8 @@ SHARDS = make_shards("prefix")
 def test_every_key_of_a_shard_is_in_one_slot() -> None:
     for shard in SHARDS:
         keys = {*shard.keys(b"one-mesh"), *shard.keys(b"another.mesh_"), shard.events}
+        keys |= {*shard.keys(b"one-mesh", b"agent"), *shard.page_keys(b"one-mesh")}
+        keys |= {*shard.sweep_keys()}
 
         assert {key_slot(key) for key in keys} == {shard.slot}
 
@@ -38,3 +40,21 @@ def test_a_mesh_stays_where_it_is() -> None:
     """Replicas of two versions must agree on it."""
     assert [shard_number(name) for name in (b"mesh-1", b"a", b"my-mesh.example")] == [5, 3, 8]
     assert SHARDS[5].lease(b"mesh-1") == b"prefix:{2}:lease:mesh-1"
+    assert SHARDS[5].lease(b"mesh-1", b"a") == b"prefix:{2}:agents:lease:mesh-1/a"
+
+
+def test_an_agent_is_where_the_script_that_lists_agents_looks_for_it() -> None:
+    *_, revisions, index = SHARDS[0].keys(b"mesh", b"agent")
+    *page_keys, indexes, leases = SHARDS[0].page_keys(b"mesh")
+
+    assert page_keys[-1] == revisions
+    assert indexes + b"mesh" == index
+    assert leases + b"agent" == SHARDS[0].lease(b"mesh", b"agent")
+    assert SHARDS[0].sweep_keys()[-1] + b"mesh" == index
+
+
+def test_no_key_of_an_agent_is_a_colonys() -> None:
+    colony = {*SHARDS[0].keys(b"agents"), *SHARDS[0].keys(b"agents:lease:m")}
+    agent = {*SHARDS[0].keys(b"m", b"a"), *SHARDS[0].page_keys(b"m")}
+
+    assert colony & agent == {SHARDS[0].events}

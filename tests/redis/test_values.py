@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from discovery.errors import StoreUnavailableError
+from discovery.models import Counts, WatchEvent
 from discovery.stores.redis.shards import make_shards, shard_number
 from tests.redis.conftest import Join
 from tests.redis.servers import Server, eventually, version
@@ -38,24 +39,31 @@ async def test_a_lease_is_a_key_that_the_server_ends_at_the_moment_that_was_ackn
 
 
 @pytest.mark.skipif(version() < (7, 0), reason="it cannot be asked when a key ends")
-async def test_a_renewal_moves_the_keys_own_end(server: Server, join: Join) -> None:
+@pytest.mark.parametrize("agent_id", ["", "agent-1"], ids=["colony", "agent"])
+async def test_a_renewal_moves_the_keys_own_end(server: Server, join: Join, agent_id: str) -> None:
     replica = join(server.url)
 
     for ttl in (10, TTL, 20):
-        lease = (await replica.register(ttl=ttl)).lease
-        assert await server.ask("PEXPIRETIME", LEASE) * 1000 == lease.expires_at_us
+        lease = (await replica.register(registration(agent_id=agent_id), ttl=ttl)).lease
+        key = SHARD.lease(MESH.encode(), agent_id.encode())
+        assert await server.ask("PEXPIRETIME", key) * 1000 == lease.expires_at_us
 
 
 async def test_nothing_but_what_is_bounded_outlives_the_leases(server: Server, join: Join) -> None:
     replica = join(server.url)
     for number in range(50):
         await replica.register(registration(mesh_id=f"mesh-{number}"), ttl=1)
-    await eventually(partial(replica.lacks, "mesh-49"))
+        await replica.register(registration(mesh_id=f"mesh-{number % 7}", agent_id=f"{number}"), 1)
+    await eventually(partial(replica.lacks, "mesh-0", "49"))
     while await replica.sweep(limit=10):
         pass
 
     keys = await server.ask("KEYS", "*")
-    assert {key.rpartition(b":")[2] for key in keys} == {b"absences", b"events"}
+    assert {key.rpartition(b"}:")[2] for key in keys} == {
+        b"absences",
+        b"agents:absences",
+        b"events",
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,43 @@ async def test_a_lease_that_is_none_is_an_error_and_no_absence(
 
     assert [name for name, a in answers.items() if not isinstance(a, StoreUnavailableError)] == []
     assert await replica.works()
+
+
+@pytest.mark.parametrize("value", ["rubbish", "1 2 3 4 5 no line follows", ""])
+async def test_an_agents_lease_that_is_none_is_an_error_and_no_absence(
+    server: Server, join: Join, value: str
+) -> None:
+    replica, agent = join(server.url), registration(agent_id="a")
+    await replica.register(agent)
+    await replica.register(registration(agent_id="b"))
+    await server.ask("SET", SHARD.lease(MESH.encode(), b"a"), value)
+
+    answers = await refusals(
+        {
+            "register": replica.register(agent),
+            "lookup": replica.lookup(agent_id="a"),
+            "deregister": replica.deregister(agent_id="a"),
+            "agents": replica.agents(),
+        }
+    )
+
+    assert [name for name, a in answers.items() if not isinstance(a, StoreUnavailableError)] == []
+    assert await replica.lookup(agent_id="b") is not None
+    assert await replica.works()
+
+
+@pytest.mark.parametrize("key", SHARD.keys(MESH.encode(), b"a"), ids=str)
+async def test_an_agents_key_that_somebody_else_uses_is_an_error(
+    server: Server, join: Join, key: bytes
+) -> None:
+    replica = join(server.url)
+    await server.ask("SADD", key, "somebody else's")
+
+    answer = await refusal(replica.register(registration(agent_id="a")))
+
+    assert isinstance(answer, StoreUnavailableError)
+    assert "something else" in answer.message
+    assert (await replica.register(registration(mesh_id="mesh-2"))).renewed is False
 
 
 @pytest.mark.parametrize("key", [SHARD.ends, SHARD.absences, SHARD.events], ids=str)
@@ -117,6 +162,23 @@ async def test_a_lease_that_somebody_deleted_is_free_and_its_end_is_reported(
     assert await replica.count() == 1
 
 
+async def test_an_agents_lease_that_somebody_deleted_is_free_and_its_end_is_reported(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    await replica.follows()
+    before = (await replica.register(registration(agent_id="a"))).lease.revision
+    await server.ask("DEL", SHARD.lease(MESH.encode(), b"a"))
+
+    page = await replica.agents()
+
+    assert page.leases == ()
+    assert page.revision > before
+    await replica.hears(lambda event: event == WatchEvent(MESH, page.revision, None, "a"))
+    assert not (await replica.register(registration(agent_id="a"))).renewed
+    assert await replica.counts() == Counts(0, 1)
+
+
 async def test_stores_with_different_prefixes_know_nothing_of_each_other(
     server: Server, join: Join
 ) -> None:
@@ -136,6 +198,7 @@ async def test_what_meshes_that_never_were_leave_behind_is_bounded(
     replica = join(server.url, timeout=30)
     grants = [await replica.register(registration(mesh_id=f"live-{n}")) for n in range(100)]
     await asyncio.gather(*(replica.current(f"never-{number}") for number in range(1000)))
+    await asyncio.gather(*(replica.agents(f"never-{number}") for number in range(1000)))
 
     while await replica.sweep(limit=10):
         pass
@@ -143,6 +206,7 @@ async def test_what_meshes_that_never_were_leave_behind_is_bounded(
     remembered = 0
     for shard in make_shards("test"):
         remembered += await server.ask("ZCARD", shard.absences)
+        assert await server.ask("ZCARD", shard.agents.absences) <= 5
         for grant in grants:
             name = grant.lease.registration.mesh_id.encode()
             if make_shards("test")[shard_number(name)] == shard:
@@ -156,9 +220,28 @@ async def test_an_absence_is_forgotten_in_time(
     replica = join(server.url)
     await replica.register()
     await replica.deregister()
+    await replica.register(registration(agent_id="a"))
+    await replica.deregister(agent_id="a")
     monkeypatch.setattr("discovery.stores.redis.store._REMEMBERED_US", 1000)
     await asyncio.sleep(0.01)
 
     await replica.sweep()
 
-    assert await server.ask("EXISTS", SHARD.absences) == 0
+    assert await server.ask("EXISTS", SHARD.absences, SHARD.agents.absences) == 0
+
+
+async def test_the_revision_of_agents_is_not_forgotten_while_one_is_there(
+    server: Server, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.stores.redis.store._REMEMBERED_US", 0)
+    monkeypatch.setattr("discovery.stores.redis.store._MOST_REMEMBERED", 0)
+    replica = join(server.url)
+    await replica.register(registration(agent_id="stays"))
+    await replica.register(registration(agent_id="goes"))
+    await replica.deregister(agent_id="goes")
+    page = await replica.agents()
+    await asyncio.sleep(0.01)
+
+    await replica.sweep()
+
+    assert await replica.agents() == page

@@ -10,8 +10,8 @@ from typing import Any
 from discovery.clock import Instant
 from discovery.measured import MeasuredStore
 from discovery.metrics import Metrics
-from discovery.models import Lease, Registration, WatchEvent
-from discovery.stores.base import Grant, RegistryStore
+from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.stores.base import AgentsPage, Grant, RegistryStore
 from discovery.stores.memory import MemoryStore
 from tests.support import KEY, MESH, ManualClock
 
@@ -35,21 +35,34 @@ class Rig:
     """The shortest time, in seconds, that the store tells apart."""
     events: list[WatchEvent] = field(default_factory=list)
     """What the listener was told, in order."""
+    agent_id: str = ""
+    """Whom a test is about that does not say it: a mesh's colony, or the agent of this name."""
 
     async def register(self, registration: Registration, ttl: int = TTL) -> Grant:
-        return await self.store.register(registration, ttl=ttl, now=self.now())
+        wanted = replace(registration, agent_id=registration.agent_id or self.agent_id)
+        return await self.store.register(wanted, ttl=ttl, now=self.now())
 
-    async def lookup(self, mesh_id: str = MESH) -> Lease | None:
-        return await self.store.lookup(mesh_id, now=self.now())
+    async def lookup(self, mesh_id: str = MESH, agent_id: str = "") -> Lease | None:
+        agent_id = agent_id or self.agent_id
+        return await self.store.lookup(mesh_id, now=self.now(), agent_id=agent_id)
 
     async def current(self, mesh_id: str = MESH) -> WatchEvent:
         return await self.store.current(mesh_id, now=self.now())
 
-    async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY) -> bool:
-        return await self.store.deregister(mesh_id, pubkey, now=self.now())
+    async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY, agent_id: str = "") -> bool:
+        agent_id = agent_id or self.agent_id
+        return await self.store.deregister(mesh_id, pubkey, now=self.now(), agent_id=agent_id)
+
+    async def agents(self, mesh_id: str = MESH, after: str = "", limit: int = 100) -> AgentsPage:
+        return await self.store.agents(mesh_id, after=after, limit=limit, now=self.now())
+
+    async def counts(self) -> Counts:
+        return await self.store.count(now=self.now())
 
     async def count(self) -> int:
-        return await self.store.count(now=self.now())
+        """Return the number of the kind of leases that the test is about."""
+        counts = await self.counts()
+        return counts.agents if self.agent_id else counts.colonies
 
     async def sweep(self, limit: int = 100) -> bool:
         return await self.store.sweep(now=self.now(), limit=limit)

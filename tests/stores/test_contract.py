@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -35,11 +36,19 @@ EVERYTHING = registration(
 )
 
 
+@pytest.fixture(params=["", "agent-1"], ids=["colony", "agent"])
+def agent_id(request: pytest.FixtureRequest) -> str:
+    """All of this holds for a colony and for an agent."""
+    name: str = request.param
+    return name
+
+
 async def test_a_grant_lasts_for_its_ttl_from_now(store: Rig) -> None:
     grant = await store.register(registration(), ttl=TTL)
 
     now_us = store.now().unix_us
-    expected = Lease(registration(), grant.lease.revision, now_us, now_us + TTL * 1_000_000)
+    wanted = replace(registration(), agent_id=store.agent_id)
+    expected = Lease(wanted, grant.lease.revision, now_us, now_us + TTL * 1_000_000)
     assert grant == Grant(expected, renewed=False)
 
 
@@ -55,7 +64,7 @@ async def test_every_field_is_kept_as_it_was_sent(store: Rig, sent: Registration
 
     found = await store.lookup()
     assert found is not None
-    assert found.registration == sent
+    assert found.registration == replace(sent, agent_id=store.agent_id)
 
 
 async def test_a_mesh_that_was_never_registered_is_absent(store: Rig) -> None:
@@ -103,7 +112,7 @@ async def test_a_renewal_replaces_all_that_was_registered(store: Rig) -> None:
     renewal = await store.register(bare)
 
     assert renewal.renewed
-    assert renewal.lease.registration == bare
+    assert renewal.lease.registration == replace(bare, agent_id=store.agent_id)
     assert await store.lookup() == renewal.lease
 
 
@@ -116,7 +125,7 @@ async def test_another_key_is_told_when_the_live_lease_ends(store: Rig) -> None:
     with pytest.raises(MeshIdTakenError) as refusal:
         await store.register(registration(pubkey=OTHER_KEY))
 
-    assert refusal.value.mesh_id == MESH
+    assert (refusal.value.mesh_id, refusal.value.agent_id) == (MESH, store.agent_id)
     assert refusal.value.expires_at_us == renewal.lease.expires_at_us
 
 
@@ -156,7 +165,7 @@ async def test_only_the_owner_deregisters(store: Rig) -> None:
     with pytest.raises(NotOwnerError) as refusal:
         await store.deregister(pubkey=OTHER_KEY)
 
-    assert refusal.value.mesh_id == MESH
+    assert (refusal.value.mesh_id, refusal.value.agent_id) == (MESH, store.agent_id)
     assert await store.lookup() == grant.lease
 
 

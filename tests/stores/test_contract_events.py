@@ -13,9 +13,17 @@ from tests.stores.rigs import TTL, Rig
 from tests.support import MESH, OTHER_KEY, registration
 
 
+@pytest.fixture(params=["", "agent-1"], ids=["colony", "agent"])
+def agent_id(request: pytest.FixtureRequest) -> str:
+    """All of this holds for a colony and for an agent."""
+    name: str = request.param
+    return name
+
+
 def _event_of(grant: Grant) -> WatchEvent:
     lease = grant.lease
-    return WatchEvent(lease.registration.mesh_id, lease.revision, lease)
+    whose = lease.registration
+    return WatchEvent(whose.mesh_id, lease.revision, lease, whose.agent_id)
 
 
 async def test_a_grant_is_an_event(store: Rig) -> None:
@@ -47,7 +55,7 @@ async def test_a_deregistration_is_an_event(store: Rig) -> None:
     await store.deregister()
 
     [_, event] = await store.seen()
-    assert event == WatchEvent(MESH, event.revision, None)
+    assert event == WatchEvent(MESH, event.revision, None, store.agent_id)
     assert event.presence is Presence.ABSENT
     assert event.revision > grant.lease.revision
 
@@ -79,7 +87,7 @@ async def test_a_sweep_reports_an_expiry_once(store: Rig) -> None:
     await store.sweep_all()
 
     [_, event] = await store.seen()
-    assert event == WatchEvent(MESH, event.revision, None)
+    assert event == WatchEvent(MESH, event.revision, None, store.agent_id)
     assert event.revision > grant.lease.revision
 
 
@@ -94,7 +102,7 @@ async def test_a_registration_after_an_unnoticed_expiry_reports_both(
 
     [registered, absent, again] = await store.seen()
     assert registered == _event_of(first)
-    assert absent == WatchEvent(MESH, absent.revision, None)
+    assert absent == WatchEvent(MESH, absent.revision, None, store.agent_id)
     assert again == _event_of(second)
     assert registered.revision < absent.revision < again.revision
 

@@ -28,6 +28,13 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(params=["", "agent-1"], ids=["colony", "agent"])
+def agent_id(request: pytest.FixtureRequest) -> str:
+    """All of this holds for a colony and for an agent."""
+    name: str = request.param
+    return name
+
+
 async def _revision(store: Rig, **changes: Any) -> int:
     return (await store.register(registration(**changes))).lease.revision
 

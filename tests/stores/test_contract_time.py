@@ -15,6 +15,13 @@ DAY = 86_400.0
 Disturb = Callable[[Rig], Awaitable[object]]
 
 
+@pytest.fixture(params=["", "agent-1"], ids=["colony", "agent"])
+def agent_id(request: pytest.FixtureRequest) -> str:
+    """All of this holds for a colony and for an agent."""
+    name: str = request.param
+    return name
+
+
 async def _nothing(store: Rig) -> None:
     pass
 

@@ -65,6 +65,11 @@ async def _register(rig: Rig, count: int, ttl: int = TTL) -> None:
         await rig.register(registration(mesh_id=f"mesh-{number}"), ttl)
 
 
+async def _register_agents(rig: Rig, count: int, ttl: int = TTL) -> None:
+    for number in range(count):
+        await rig.register(registration(mesh_id=f"mesh-{number % 10}", agent_id=f"{number}"), ttl)
+
+
 def _size(store: MemoryStore) -> tuple[int, int]:
     return len(store._entries), len(store._reminders)
 
@@ -143,6 +148,63 @@ async def test_a_sweep_frees_all_memory_of_what_ended(rig: Rig, store: MemorySto
     assert _size(store) == (0, 0)
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_mesh_without_agents_leaves_nothing_behind_but_its_last_revision(
+    rig: Rig, store: MemoryStore, leaves: bool
+) -> None:
+    await _register_agents(rig, 1000)
+    for number in range(1000 if leaves else 0):
+        await rig.deregister(f"mesh-{number % 10}", agent_id=f"{number}")
+    await rig.advance(TTL)
+    await rig.sweep_all()
+
+    assert _size(store) == (0, 0)
+    assert not store._agents
+    assert len(store._absent) == 10
+
+
+async def test_agents_that_are_there_are_not_remembered_as_absent(
+    rig: Rig, store: MemoryStore
+) -> None:
+    await rig.agents()
+    await rig.register(registration(agent_id="a"))
+
+    assert not store._absent
+
+
+async def test_an_agents_renewal_touches_neither_the_heap_nor_the_others(
+    rig: Rig, store: MemoryStore, heap: Counter[str]
+) -> None:
+    await _register_agents(rig, 1000)
+    ids = store._agents["mesh-0"].ids
+    before = [*ids]
+    heap.clear()
+    store._entries = Unscannable(store._entries)
+
+    await rig.register(registration(mesh_id="mesh-0", agent_id="500"))
+    await rig.register(registration(mesh_id="mesh-0", agent_id="500", public_port=1))
+
+    assert not heap
+    assert store._agents["mesh-0"].ids is ids
+    assert ids == before
+
+
+async def test_a_page_goes_through_no_other_leases(rig: Rig, store: MemoryStore) -> None:
+    await _register_agents(rig, 1000)
+    looked_up: list[str] = []
+
+    class Watched(Unscannable):
+        def get(self, name: str, *default: Any) -> Any:
+            looked_up.append(name)
+            return super().get(name, *default)
+
+    store._entries = Watched(store._entries)
+
+    await rig.agents("mesh-0", after="5", limit=3)
+
+    assert looked_up == ["mesh-0/50", "mesh-0/500", "mesh-0/510"]
+
+
 async def test_a_sweep_answers_no_more_reminders_than_its_limit(
     rig: Rig, heap: Counter[str]
 ) -> None:
@@ -192,6 +254,7 @@ async def test_reminders_that_deregistrations_leave_behind_are_dropped(
 async def test_few_absent_meshes_are_remembered(rig: Rig, store: MemoryStore) -> None:
     for number in range(11_000):
         await rig.current(f"never-{number}")
+        await rig.agents(f"never-{number}")
         await rig.register(registration(mesh_id=f"mesh-{number}"))
         await rig.deregister(f"mesh-{number}")
 
@@ -290,7 +353,8 @@ async def test_a_long_count_lets_other_calls_run(rig: Rig) -> None:
 
 async def test_a_short_call_never_suspends(rig: Rig) -> None:
     """So that one `send(None)` answers it (the design, "One call path")."""
-    for call in (rig.register(registration()), rig.lookup(), rig.count(), rig.deregister()):
+    calls = (rig.register(registration()), rig.lookup(), rig.count(), rig.agents())
+    for call in (*calls, rig.deregister()):
         with pytest.raises(StopIteration):
             call.send(None)
 

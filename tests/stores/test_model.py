@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from discovery.clock import MICROSECONDS
 from discovery.errors import MeshIdTakenError, NotOwnerError
-from discovery.models import Lease, Registration, WatchEvent
+from discovery.models import Counts, Lease, Registration, WatchEvent
 from discovery.stores.base import Grant
 from tests.redis.rigs import REDIS_RIGS
 from tests.stores.rigs import RIGS, OpenRig, Rig
@@ -22,8 +22,18 @@ from tests.support import examples, key, registration
 
 T = TypeVar("T")
 
-MESH_IDS = ["mesh-1", "mesh-2", "mesh-3"]
-MESHES = st.sampled_from(MESH_IDS)
+
+class Name(NamedTuple):
+    """A colony's, or an agent's."""
+
+    mesh_id: str
+    agent_id: str = ""
+
+
+NAMES = [Name("m"), Name("n"), Name("m", "a"), Name("m", "m"), Name("n", "a")]
+MESHES = st.sampled_from(["m", "n"])
+AGENTS = st.sampled_from(["", "a", "m"])
+NAMED = st.sampled_from(NAMES)
 KEYS = st.sampled_from([key(1), key(2)])
 CONTENTS = st.sampled_from([1, 2, 3])
 TTLS = st.sampled_from([1, 2, 3, 10, 300])
@@ -53,8 +63,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.opened = AsyncExitStack()
         self.rig: Rig = self.wait_for(self.opened.enter_async_context(type(self).open_rig()))
-        self.held: dict[str, Held] = {}
-        self.revisions: dict[str, int] = {}
+        self.held: dict[Name, Held] = {}
+        self.revisions: dict[Name, int] = {}
 
     def teardown(self) -> None:
         self.wait_for(self.opened.aclose())
@@ -65,10 +75,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     # What can happen to a store.
 
-    @rule(mesh_id=MESHES, pubkey=KEYS, content=CONTENTS, ttl=TTLS)
-    def register(self, mesh_id: str, pubkey: str, content: int, ttl: int) -> None:
-        wanted = registration(mesh_id=mesh_id, pubkey=pubkey, public_port=content)
-        held = self.live(mesh_id)
+    @rule(name=NAMED, pubkey=KEYS, content=CONTENTS, ttl=TTLS)
+    def register(self, name: Name, pubkey: str, content: int, ttl: int) -> None:
+        wanted = registration(**name._asdict(), pubkey=pubkey, public_port=content)
+        held = self.live(name)
         if held is None or held.lease.registration.pubkey == pubkey:
             self.check_grant(self.wait_for(self.rig.register(wanted, ttl)), wanted, ttl, held)
             return
@@ -79,36 +89,54 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pubkey=KEYS, ttl=TTLS)
     def register_all(self, pubkey: str, ttl: int) -> None:
         """Make leases that end together."""
-        for mesh_id in MESH_IDS:
-            self.register(mesh_id, pubkey, 1, ttl)
+        for name in NAMES:
+            self.register(name, pubkey, 1, ttl)
 
-    @rule(mesh_id=MESHES, ttl=TTLS)
-    def renew(self, mesh_id: str, ttl: int) -> None:
-        if mesh_id in self.held:
-            held, wanted = self.live(mesh_id), self.held[mesh_id].lease.registration
+    @rule(name=NAMED, ttl=TTLS)
+    def renew(self, name: Name, ttl: int) -> None:
+        if name in self.held:
+            held, wanted = self.live(name), self.held[name].lease.registration
             self.check_grant(self.wait_for(self.rig.register(wanted, ttl)), wanted, ttl, held)
 
-    @rule(mesh_id=MESHES, pubkey=KEYS)
-    def deregister(self, mesh_id: str, pubkey: str) -> None:
-        held = self.live(mesh_id)
+    @rule(name=NAMED, pubkey=KEYS)
+    def deregister(self, name: Name, pubkey: str) -> None:
+        held = self.live(name)
+        leaving = self.rig.deregister(name.mesh_id, pubkey, name.agent_id)
         if held is None:
-            assert self.wait_for(self.rig.deregister(mesh_id, pubkey)) is False
+            assert self.wait_for(leaving) is False
         elif held.lease.registration.pubkey == pubkey:
-            assert self.wait_for(self.rig.deregister(mesh_id, pubkey)) is True
-            del self.held[mesh_id]
+            assert self.wait_for(leaving) is True
+            del self.held[name]
         else:
             with pytest.raises(NotOwnerError):
-                self.wait_for(self.rig.deregister(mesh_id, pubkey))
+                self.wait_for(leaving)
 
     @rule(mesh_id=MESHES)
     def current(self, mesh_id: str) -> None:
-        held, state = self.live(mesh_id), self.wait_for(self.rig.current(mesh_id))
+        held, state = self.live(Name(mesh_id)), self.wait_for(self.rig.current(mesh_id))
         if held is not None:
             assert state == WatchEvent(mesh_id, held.lease.revision, held.lease)
             return
         assert state == WatchEvent(mesh_id, state.revision, None)
-        assert state.revision > self.revisions.get(mesh_id, 0)
+        assert state.revision > self.revisions.get(Name(mesh_id), 0)
         assert self.wait_for(self.rig.current(mesh_id)) == state
+
+    @rule(mesh_id=MESHES, after=AGENTS, limit=st.sampled_from([1, 2]))
+    def agents(self, mesh_id: str, after: str, limit: int) -> None:
+        """Go through the pages behind `after`."""
+        row, begin = Name(mesh_id, "*"), after
+        found: list[Lease] = []
+        page = None
+        while page is None or page.after:
+            page = self.wait_for(self.rig.agents(mesh_id, after, limit))
+            assert len(page.leases) <= limit
+            assert page.revision == (self.last_told(row) or page.revision)
+            assert self.wait_for(self.rig.agents(mesh_id, after, limit)).revision == page.revision
+            found += page.leases
+            after = page.after
+        live = [name for name in sorted(self.all_live()) if name > Name(mesh_id, begin)]
+        assert found == [self.held[name].lease for name in live if name.mesh_id == mesh_id]
+        self.revisions[row] = page.revision
 
     @rule(limit=st.sampled_from([1, 2]))
     def sweep(self, limit: int) -> None:
@@ -126,7 +154,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def count(self) -> None:
-        assert self.wait_for(self.rig.count()) == len(self.all_live())
+        agents = sum(bool(name.agent_id) for name in self.all_live())
+        colonies = len(self.all_live()) - agents
+        assert self.wait_for(self.rig.counts()) == Counts(colonies, agents)
 
     @rule(seconds=SECONDS)
     def advance(self, seconds: float) -> None:
@@ -148,28 +178,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def lookups_show_live_leases_and_no_others(self) -> None:
-        for mesh_id in MESH_IDS:
-            held = self.live(mesh_id)
-            found = self.wait_for(self.rig.lookup(mesh_id))
+        for name in NAMES:
+            held = self.live(name)
+            found = self.wait_for(self.rig.lookup(*name))
             assert found == (held.lease if held else None)
 
     @invariant()
     def events_have_growing_revisions_and_each_changes_something(self) -> None:
-        last: dict[str, WatchEvent] = {}
+        last: dict[Name, WatchEvent] = {}
+        revisions: dict[Name, int] = {}
         for event in self.events():
-            before = last.get(event.mesh_id)
-            assert before is None or before.revision < event.revision
-            assert _content(before) != _content(event)
-            last[event.mesh_id] = event
+            name, row = _name(event), _row(event)
+            assert revisions.get(row, 0) < event.revision
+            assert _content(last.get(name)) != _content(event)
+            last[name], revisions[row] = event, event.revision
 
     @invariant()
     def events_tell_all_but_the_expiries_that_nobody_noticed(self) -> None:
         told = self.replayed()
-        for mesh_id, held in self.all_live().items():
-            assert told[mesh_id].revision == held.lease.revision
-            assert told[mesh_id].registration == held.lease.registration
-        for mesh_id in told.keys() - self.all_live().keys():
-            assert self.held[mesh_id].ends_us <= self.monotonic_us
+        for name, held in self.all_live().items():
+            assert told[name].revision == held.lease.revision
+            assert told[name].registration == held.lease.registration
+        for name in told.keys() - self.all_live().keys():
+            assert self.held[name].ends_us <= self.monotonic_us
 
     # The model.
 
@@ -177,14 +208,14 @@ class StoreMachine(RuleBasedStateMachine):
     def monotonic_us(self) -> int:
         return self.rig.now().monotonic_us
 
-    def live(self, mesh_id: str) -> Held | None:
-        return self.all_live().get(mesh_id)
+    def live(self, name: Name) -> Held | None:
+        return self.all_live().get(name)
 
-    def all_live(self) -> dict[str, Held]:
-        return {mesh: held for mesh, held in self.held.items() if self.monotonic_us < held.ends_us}
+    def all_live(self) -> dict[Name, Held]:
+        return {name: held for name, held in self.held.items() if self.monotonic_us < held.ends_us}
 
     def check_grant(self, grant: Grant, wanted: Registration, ttl: int, held: Held | None) -> None:
-        """Check what was granted, and hold it: the lease of `wanted`'s mesh was `held` before."""
+        """Check what was granted, and hold it: what `wanted` names `held` this before."""
         now, span_us = self.rig.now(), ttl * MICROSECONDS
         expires_at_us, ends_us = now.unix_us + span_us, now.monotonic_us + span_us
         if held is not None and held.ends_us >= ends_us:
@@ -192,21 +223,36 @@ class StoreMachine(RuleBasedStateMachine):
         self.check_revision(grant, wanted, held)
         lease = Lease(wanted, grant.lease.revision, now.unix_us, expires_at_us)
         assert grant == Grant(lease, renewed=held is not None)
-        self.held[wanted.mesh_id] = Held(lease, ends_us)
+        self.held[_name(wanted)] = Held(lease, ends_us)
 
     def check_revision(self, grant: Grant, wanted: Registration, held: Held | None) -> None:
-        revision, before = grant.lease.revision, self.revisions.get(wanted.mesh_id, 0)
-        same = held is not None and held.lease.registration == wanted
-        assert revision == before if same else revision > before
-        self.revisions[wanted.mesh_id] = revision
+        revision, row = grant.lease.revision, _row(wanted)
+        if held is not None and held.lease.registration == wanted:
+            assert revision == held.lease.revision
+            return
+        assert revision > self.revisions.get(row, 0)
+        self.revisions[row] = revision
 
     def events(self) -> list[WatchEvent]:
         return self.wait_for(self.rig.seen())
 
-    def replayed(self) -> dict[str, Lease]:
+    def last_told(self, row: Name) -> int:
+        """Return the revision of the last event of a row, or 0."""
+        return max((event.revision for event in self.events() if _row(event) == row), default=0)
+
+    def replayed(self) -> dict[Name, Lease]:
         """Return the leases that somebody believes in who has only heard the events."""
-        last = {event.mesh_id: event.lease for event in self.events()}
-        return {mesh_id: lease for mesh_id, lease in last.items() if lease is not None}
+        last = {_name(event): event.lease for event in self.events()}
+        return {name: lease for name, lease in last.items() if lease is not None}
+
+
+def _name(whose: WatchEvent | Registration) -> Name:
+    return Name(whose.mesh_id, whose.agent_id)
+
+
+def _row(whose: WatchEvent | Registration) -> Name:
+    """Return with whom it shares its revisions: a colony with nobody, an agent with all those of its mesh."""
+    return Name(whose.mesh_id, "*" if whose.agent_id else "")
 
 
 def _content(event: WatchEvent | None) -> Registration | None:

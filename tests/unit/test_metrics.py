@@ -26,6 +26,7 @@ from discovery.errors import (
 from discovery.logs import set_up_logs
 from discovery.measured import MeasuredStore
 from discovery.metrics import Metrics
+from discovery.models import Counts
 from discovery.stores.memory import MemoryStore
 from discovery.transport import pipeline as pipeline_module
 from discovery.transport.connections import Connections
@@ -403,12 +404,13 @@ async def test_each_operation_is_counted_with_how_it_ended(
     stored: Stored, monkeypatch: pytest.MonkeyPatch, error: BaseException, outcome: str
 ) -> None:
     now = stored.clock.now()
-    for name in ("register", "lookup", "deregister", "count", "sweep", "current"):
+    for name in ("register", "lookup", "deregister", "agents", "count", "sweep", "current"):
         monkeypatch.setattr(stored.inner, name, raising(error))
     for operation in (
         stored.register(),
         stored.store.lookup(MESH, now=now),
         stored.deregister(),
+        stored.store.agents(MESH, after="", limit=1, now=now),
         stored.store.count(now=now),
         stored.sweep(),
         stored.store.current(MESH, now=now),
@@ -419,7 +421,7 @@ async def test_each_operation_is_counted_with_how_it_ended(
 
     assert stored.operations() == {
         (name, outcome): 1
-        for name in ("register", "lookup", "deregister", "count", "sweep", "current")
+        for name in ("register", "lookup", "deregister", "agents", "count", "sweep", "current")
     }
     assert not stored.leases()
 
@@ -446,6 +448,28 @@ async def test_the_number_of_registrations_is_the_last_count(
     assert value(metrics, "registrations", kind="colony") == 1
     await stored.store.count(now=stored.clock.now())
     assert value(metrics, "registrations", kind="colony") == 0
+
+
+async def test_agents_are_counted_apart(metrics: Metrics, stored: Stored) -> None:
+    now = stored.clock.now()
+    await stored.register()
+    for agent_id in ("a", "b"):
+        await stored.store.register(registration(agent_id=agent_id), ttl=TTL, now=now)
+
+    assert await stored.store.count(now=now) == Counts(1, 2)
+    assert value(metrics, "registrations", kind="colony") == 1
+    assert value(metrics, "registrations", kind="agent") == 2
+
+
+async def test_a_page_that_notices_ends_is_counted_with_them(stored: Stored) -> None:
+    agent = registration(agent_id="a")
+    await stored.store.register(agent, ttl=TTL, now=stored.clock.now())
+    stored.clock.advance(TTL)
+    await stored.store.agents(MESH, after="", limit=1, now=stored.clock.now())
+    await stored.sweep()
+
+    assert stored.leases() == {"granted": 1, "expired": 1}
+    assert stored.operations()["agents", "ok"] == 1
 
 
 async def test_a_count_that_fails_leaves_the_number_as_it_was(

@@ -18,10 +18,10 @@ class FickleStore(MemoryStore):
 
     away = False
 
-    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
+    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         if self.away:
             raise StoreUnavailableError("away", retry_after=1.0)
-        return await super().lookup(mesh_id, now=now)
+        return await super().lookup(mesh_id, now=now, agent_id=agent_id)
 
 
 @pytest.fixture

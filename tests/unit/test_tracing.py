@@ -34,6 +34,7 @@ from discovery._gen.coral.discovery.v1 import LookupColonyRequest, LookupColonyR
 from discovery.client import DiscoveryClient
 from discovery.config import ServerSettings
 from discovery.errors import Code, ConfigError, MeshIdTakenError, OtherError, StoreUnavailableError
+from discovery.models import Counts
 from discovery.server import DiscoveryServer, _open_tracing
 from discovery.stores.base import RegistryStore
 from discovery.stores.memory import MemoryStore
@@ -269,14 +270,18 @@ async def test_each_operation_has_its_span_and_its_answer(traced: Traced) -> Non
         grant = await store.register(registration(), ttl=300, now=now)
         assert await store.lookup(MESH, now=now) == grant.lease
         assert (await store.current(MESH, now=now)).lease == grant.lease
-        assert await store.count(now=now) == 1
+        agent = await store.register(registration(agent_id="a"), ttl=300, now=now)
+        assert await store.lookup(MESH, now=now, agent_id="a") == agent.lease
+        assert (await store.agents(MESH, after="", limit=1, now=now)).leases == (agent.lease,)
+        assert await store.count(now=now) == Counts(1, 1)
         assert await store.deregister(MESH, registration().pubkey, now=now) is True
+        assert await store.deregister(MESH, agent.lease.registration.pubkey, now=now, agent_id="a")
         assert await store.sweep(now=now, limit=1) is False
         assert store.expired == 0
 
-    operations = ("register", "lookup", "current", "count", "deregister", "sweep")
+    operations = "register lookup current register lookup agents count deregister deregister sweep"
     assert [span.name for span in traced.spans()] == [
-        *(f"store {operation}" for operation in operations),
+        *(f"store {operation}" for operation in operations.split()),
         "a call",
     ]
 

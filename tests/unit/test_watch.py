@@ -135,7 +135,7 @@ async def test_a_clock_that_is_ahead_of_the_stores_does_not_make_it_ask_without_
 async def test_a_store_that_is_away_is_asked_later_and_the_watch_goes_on(
     store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery.watch._ASK_AGAIN", 0.0)
+    monkeypatch.setattr("discovery.look._ASK_AGAIN", 0.0)
     async with aclosing(watch_from(store).watch(MESH, 0)) as states:
         await anext(states)
         store.away = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from discovery.clock import Instant
-from discovery.models import Lease, Registration, WatchEvent
+from discovery.models import Counts, Lease, Registration, WatchEvent
 
 Listener = Callable[[WatchEvent], None]
 
@@ -20,8 +20,21 @@ class Grant:
     renewed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AgentsPage:
+    """Some of a mesh's agents. `after` is where the next page begins, empty if there is none."""
+
+    revision: int
+    leases: tuple[Lease, ...]
+    after: str
+
+
 class RegistryStore(Protocol):
-    """Holds at most one live lease for each mesh_id.
+    """Holds at most one live lease for each mesh_id, its colony's, and one for each agent_id within a mesh.
+
+    A colony's lease is named by mesh_id alone, an agent's by mesh_id and agent_id. Neither kind has anything to do with
+    the other: a mesh may have agents and no colony, and each has revisions of its own. The revisions of all agents of
+    a mesh are one row, in which each change of any of them has a number greater than all before.
 
     A lease is live until the moment its `expires_at_us` names and not after: no method ever shows a lease that has
     ended, whether or not `sweep` has run. Every method is atomic: of two that run at once, on one replica or two,
@@ -42,27 +55,30 @@ class RegistryStore(Protocol):
         ...
 
     async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
-        """Grant or renew the lease on `registration.mesh_id` for `ttl` seconds from `now`.
+        """Grant or renew the lease on the colony or agent that `registration` names, for `ttl` seconds from `now`.
 
         The key that holds a live lease owns it: it renews, and may change everything else. Repeating a call is safe.
         A renewal never ends a lease sooner than was acknowledged before. The revision grows if the content changed or
-        the mesh was absent, also beyond every revision this mesh had before it was absent; it stays if the content is
-        the same.
+        there was no live lease, also beyond every revision there was before; it stays if the content is the same.
 
         Raises:
             MeshIdTakenError: another key holds a live lease. Nothing was changed.
         """
         ...
 
-    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
-        """Return the live lease on `mesh_id`, or None if there is none.
+    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
+        """Return the live lease of the colony of `mesh_id`, or of its agent `agent_id`; None if there is none.
 
         It sees every `register` and `deregister` that was answered before it was called.
         """
         ...
 
-    async def deregister(self, mesh_id: str, pubkey: str, *, now: Instant) -> bool:
-        """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
+    async def deregister(
+        self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
+    ) -> bool:
+        """End the lease that `pubkey` holds on the colony of `mesh_id`, or on its agent `agent_id`.
+
+        Return whether there was one.
 
         Repeating a call is safe: the second finds nothing and returns False.
 
@@ -71,8 +87,20 @@ class RegistryStore(Protocol):
         """
         ...
 
-    async def count(self, *, now: Instant) -> int:
-        """Return the number of live leases."""
+    async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
+        """Return the live leases of up to `limit` agents of `mesh_id`, in the order of their agent_id.
+
+        The page holds agents that come behind `after`, which need not exist; empty begins at the first. An agent that
+        is registered while one page after the other is read is in exactly one of them. A page may hold fewer than
+        `limit`, or none, and not be the last.
+
+        Its revision is that of the latest change of any of the mesh's agents that was answered or reported before the
+        call. It is the same if asked again soon after and nothing changed; asked much later, it may be greater.
+        """
+        ...
+
+    async def count(self, *, now: Instant) -> Counts:
+        """Return the numbers of live leases."""
         ...
 
     async def sweep(self, *, now: Instant, limit: int) -> bool:
@@ -83,7 +111,7 @@ class RegistryStore(Protocol):
         ...
 
     async def current(self, mesh_id: str, *, now: Instant) -> WatchEvent:
-        """Return the state of `mesh_id`: its live lease, or that it is absent, and the revision of that.
+        """Return the state of the colony of `mesh_id`: its live lease, or that it is absent, and the revision of that.
 
         The revision of an absent mesh is greater than every one it had while registered. Asked again soon after, it is
         the same; asked much later, it may be greater though nothing happened.
@@ -91,12 +119,12 @@ class RegistryStore(Protocol):
         ...
 
     def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
-        """Call `changed` with each change of a mesh's content: registered, changed, absent.
+        """Call `changed` with each change of a colony's or agent's content: registered, changed, absent.
 
-        For one mesh, events come in the order of their revisions and each revision at most once; a renewal that
-        changes nothing makes none. An expiry is reported when it is noticed. A store that may have lost events on the
-        way calls `missed`: whoever follows a mesh must then ask for its state. Both are called from the event loop,
-        must return at once and must not raise. They replace those before them.
+        For one colony, and for all agents of one mesh, events come in the order of their revisions and each revision at
+        most once; a renewal that changes nothing makes none. An expiry is reported when it is noticed. A store that may
+        have lost events on the way calls `missed`: whoever follows something must then ask for its state. Both are
+        called from the event loop, must return at once and must not raise. They replace those before them.
         """
         ...
 

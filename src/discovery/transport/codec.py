@@ -23,9 +23,18 @@ from discovery.models import (
 M = TypeVar("M", bound=betterproto.Message)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
-_ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
+REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
+ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
 _MICROSECOND = timedelta(microseconds=1)
+
+_HasObserved = (
+    pb.RegisterColonyRequest
+    | pb.RegisterColonyResponse
+    | pb.LookupColonyResponse
+    | pb.RegisterAgentRequest
+    | pb.RegisterAgentResponse
+    | pb.LookupAgentResponse
+)
 
 
 def encode(message: betterproto.Message) -> bytes:
@@ -68,7 +77,7 @@ def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyRespons
         mesh_ipv6=message.mesh_ipv6,
         connect_port=message.connect_port,
         public_port=message.public_port,
-        observed_endpoint=_observed_in(message),
+        observed_endpoint=observed_in(message),
         public_endpoint=_public_endpoint_in(message),
     )
 
@@ -83,7 +92,7 @@ def register_request(registration: Registration) -> pb.RegisterColonyRequest:
     )
     _copy_later_fields(registration, request)
     if registration.observed_endpoint is not None:
-        request.observed_endpoint = _endpoint_message(registration.observed_endpoint)
+        request.observed_endpoint = endpoint_message(registration.observed_endpoint)
     return request
 
 
@@ -97,18 +106,18 @@ def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
         revision=registered.revision,
     )
     if registered.observed_endpoint is not None:
-        reply.observed_endpoint = _endpoint_message(registered.observed_endpoint)
+        reply.observed_endpoint = endpoint_message(registered.observed_endpoint)
     return reply
 
 
-def registered_from(reply: pb.RegisterColonyResponse) -> Registered:
-    """Return what a registration was answered."""
+def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse) -> Registered:
+    """Return what a colony's or an agent's registration was answered."""
     return Registered(
         revision=reply.revision,
         ttl=reply.ttl,
         expires_at_us=from_datetime(reply.expires_at),
         refresh_after=reply.refresh_after,
-        observed_endpoint=_observed_in(reply),
+        observed_endpoint=observed_in(reply),
     )
 
 
@@ -126,7 +135,7 @@ def lookup_reply(lease: Lease) -> pb.LookupColonyResponse:
     )
     _copy_later_fields(registration, reply)
     if registration.observed_endpoint is not None:
-        reply.observed_endpoints = [_endpoint_message(registration.observed_endpoint)]
+        reply.observed_endpoints = [endpoint_message(registration.observed_endpoint)]
     return reply
 
 
@@ -143,13 +152,13 @@ def lease_from(reply: pb.LookupColonyResponse) -> Lease:
 def watch_reply(event: WatchEvent) -> pb.WatchColonyResponse:
     """Return the message that tells a watcher of `event`; `event_from` reads it back."""
     if event.lease is None:
-        return pb.WatchColonyResponse(_ABSENT, revision=event.revision)
-    return pb.WatchColonyResponse(_REGISTERED, lookup_reply(event.lease), event.revision)
+        return pb.WatchColonyResponse(ABSENT, revision=event.revision)
+    return pb.WatchColonyResponse(REGISTERED, lookup_reply(event.lease), event.revision)
 
 
 def event_from(mesh_id: str, reply: pb.WatchColonyResponse) -> WatchEvent:
     """Return what a watcher of `mesh_id` was told."""
-    lease = lease_from(reply.colony) if reply.state == _REGISTERED else None
+    lease = lease_from(reply.colony) if reply.state == REGISTERED else None
     return WatchEvent(mesh_id, reply.revision, lease)
 
 
@@ -182,14 +191,14 @@ def _copy_later_fields(
         message.public_endpoint = _public_endpoint_message(registration.public_endpoint)
 
 
-def _endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
+def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
+    """Return `endpoint` as a message; `observed_in` reads it back."""
     return pb.Endpoint(endpoint.ip, endpoint.port, endpoint.protocol, endpoint.via_relay)
 
 
-def _observed_in(
-    message: pb.RegisterColonyRequest | pb.RegisterColonyResponse | pb.LookupColonyResponse,
-) -> Endpoint | None:
-    if isinstance(message, pb.LookupColonyResponse):
+def observed_in(message: _HasObserved) -> Endpoint | None:
+    """Return the observed endpoint of any message that has one, or a list of them."""
+    if isinstance(message, pb.LookupColonyResponse | pb.LookupAgentResponse):
         observed = message.observed_endpoints[0] if message.observed_endpoints else None
     else:
         observed = message.observed_endpoint if message.is_set("observed_endpoint") else None

@@ -6,20 +6,10 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from discovery._gen.coral.discovery.v1 import (
-    DeregisterColonyRequest,
-    DeregisterColonyResponse,
-    HealthRequest,
-    HealthResponse,
-    LookupColonyRequest,
-    LookupColonyResponse,
-    RegisterColonyRequest,
-    RegisterColonyResponse,
-    WatchColonyRequest,
-    WatchColonyResponse,
-)
+from discovery._gen.coral.discovery import v1 as pb
+from discovery.models import Found, Lease
 from discovery.service import DiscoveryService
-from discovery.transport import codec
+from discovery.transport import agent_codec, codec
 from discovery.transport.pipeline import Call, Handle, HandleStream
 
 STALENESS = "coral-staleness"
@@ -35,49 +25,98 @@ class DiscoveryRpcs:
         self._service = service
 
     def handlers(self) -> Mapping[str, Handle]:
-        """Return the handlers by path. An RPC of the protocol that is not among them is not served yet."""
+        """Return the handlers of the RPCs with one reply, by path."""
         handlers: Mapping[str, Any] = {
             "RegisterColony": self._register_colony,
             "LookupColony": self._lookup_colony,
             "DeregisterColony": self._deregister_colony,
+            "RegisterAgent": self._register_agent,
+            "LookupAgent": self._lookup_agent,
+            "DeregisterAgent": self._deregister_agent,
+            "ListAgents": self._list_agents,
             "Health": self._health,
         }
         return {f"{SERVICE}/{name}": handle for name, handle in handlers.items()}
 
     def streams(self) -> Mapping[str, HandleStream]:
         """Return the handlers of the RPCs with many replies, by path."""
-        streams: Mapping[str, Any] = {"WatchColony": self._watch_colony}
+        streams: Mapping[str, Any] = {
+            "WatchColony": self._watch_colony,
+            "WatchAgents": self._watch_agents,
+        }
         return {f"{SERVICE}/{name}": handle for name, handle in streams.items()}
 
     async def _register_colony(
-        self, request: RegisterColonyRequest, call: Call
-    ) -> RegisterColonyResponse:
+        self, request: pb.RegisterColonyRequest, call: Call
+    ) -> pb.RegisterColonyResponse:
         registered = await self._service.register_colony(
             codec.registration_from(request), call.peer
         )
         return codec.register_reply(registered)
 
     async def _lookup_colony(
-        self, request: LookupColonyRequest, call: Call
-    ) -> LookupColonyResponse:
+        self, request: pb.LookupColonyRequest, call: Call
+    ) -> pb.LookupColonyResponse:
         found = await self._service.lookup_colony(request.mesh_id)
-        if found.staleness is not None:
-            call.reply_metadata[STALENESS] = str(found.staleness)
-        return codec.lookup_reply(found.lease)
+        return codec.lookup_reply(_noting_staleness(found, call))
 
     async def _deregister_colony(
-        self, request: DeregisterColonyRequest, _call: Call
-    ) -> DeregisterColonyResponse:
+        self, request: pb.DeregisterColonyRequest, _call: Call
+    ) -> pb.DeregisterColonyResponse:
         removed = await self._service.deregister_colony(request.mesh_id, request.pubkey)
-        return DeregisterColonyResponse(removed=removed)
+        return pb.DeregisterColonyResponse(removed=removed)
 
-    async def _health(self, _request: HealthRequest, _call: Call) -> HealthResponse:
+    async def _register_agent(
+        self, request: pb.RegisterAgentRequest, call: Call
+    ) -> pb.RegisterAgentResponse:
+        registration = agent_codec.registration_from(request)
+        return agent_codec.register_reply(
+            await self._service.register_agent(registration, call.peer)
+        )
+
+    async def _lookup_agent(
+        self, request: pb.LookupAgentRequest, call: Call
+    ) -> pb.LookupAgentResponse:
+        found = await self._service.lookup_agent(request.mesh_id, request.agent_id)
+        return agent_codec.lookup_reply(_noting_staleness(found, call))
+
+    async def _deregister_agent(
+        self, request: pb.DeregisterAgentRequest, _call: Call
+    ) -> pb.DeregisterAgentResponse:
+        removed = await self._service.deregister_agent(
+            request.mesh_id, request.agent_id, request.pubkey
+        )
+        return pb.DeregisterAgentResponse(removed=removed)
+
+    async def _list_agents(
+        self, request: pb.ListAgentsRequest, _call: Call
+    ) -> pb.ListAgentsResponse:
+        leases, token = await self._service.list_agents(
+            request.mesh_id, request.page_size, request.page_token
+        )
+        return agent_codec.list_reply(leases, token)
+
+    async def _health(self, _request: pb.HealthRequest, _call: Call) -> pb.HealthResponse:
         return codec.health_reply(await self._service.health())
 
     async def _watch_colony(
-        self, request: WatchColonyRequest, _call: Call
-    ) -> AsyncGenerator[WatchColonyResponse]:
+        self, request: pb.WatchColonyRequest, _call: Call
+    ) -> AsyncGenerator[pb.WatchColonyResponse]:
         watch = self._service.watch_colony(request.mesh_id, request.after_revision)
         async with aclosing(watch) as events:
             async for event in events:
                 yield codec.watch_reply(event)
+
+    async def _watch_agents(
+        self, request: pb.WatchAgentsRequest, _call: Call
+    ) -> AsyncGenerator[pb.WatchAgentsResponse]:
+        watch = self._service.watch_agents(request.mesh_id, request.after_revision)
+        async with aclosing(watch) as events:
+            async for event in events:
+                yield agent_codec.watch_reply(event)
+
+
+def _noting_staleness(found: Found, call: Call) -> Lease:
+    if found.staleness is not None:
+        call.reply_metadata[STALENESS] = str(found.staleness)
+    return found.lease

@@ -34,6 +34,11 @@ _BY_REASON: Mapping[tuple[int, str], type[DiscoveryError]] = {
     (kind.code, kind.reason): kind
     for kind in (
         errors.TooLargeError,
+        errors.RateLimitedError,
+        errors.QuotaError,
+        errors.UnauthenticatedError,
+        errors.PermissionDeniedError,
+        errors.ProofInvalidError,
         errors.StoreUnavailableError,
         errors.DrainingError,
         errors.UnimplementedError,
@@ -94,7 +99,7 @@ def error_of(code: int, message: str, details: Iterable[Any] = ()) -> DiscoveryE
 def _error_with_data(
     info: ErrorInfo, bad_request: BadRequest, message: str
 ) -> DiscoveryError | None:
-    mesh_id = info.metadata.get("mesh_id", "")
+    mesh_id, agent_id = info.metadata.get("mesh_id", ""), info.metadata.get("agent_id", "")
     match info.reason:
         case errors.InvalidFieldError.reason:
             violations = tuple(
@@ -102,11 +107,18 @@ def _error_with_data(
             )
             return errors.InvalidFieldError(violations, message)
         case errors.NotRegisteredError.reason:
-            return errors.NotRegisteredError(mesh_id, message)
+            return errors.NotRegisteredError(mesh_id, message, agent_id=agent_id)
         case errors.NotOwnerError.reason:
-            return errors.NotOwnerError(mesh_id, message)
+            return errors.NotOwnerError(mesh_id, message, agent_id=agent_id)
         case errors.MeshIdTakenError.reason:
-            return errors.MeshIdTakenError(mesh_id, _expires_at_us(info), message)
+            return errors.MeshIdTakenError(
+                mesh_id, _expires_at_us(info), message, agent_id=agent_id
+            )
+        case errors.ProofRequiredError.reason:
+            data = info.metadata
+            return errors.ProofRequiredError(
+                message, data.get("server_key", ""), data.get("nonce", "")
+            )
     return None
 
 
@@ -135,13 +147,19 @@ def _details(error: DiscoveryError) -> Iterator[betterproto.Message]:
         yield RetryInfo(retry_delay=timedelta(seconds=error.retry_after))
 
 
-def _metadata(error: DiscoveryError) -> Mapping[str, str]:
+def _metadata(error: DiscoveryError) -> Iterator[tuple[str, str]]:
+    if isinstance(
+        error, errors.NotRegisteredError | errors.NotOwnerError | errors.MeshIdTakenError
+    ):
+        yield "mesh_id", error.mesh_id
+        if error.agent_id:
+            yield "agent_id", error.agent_id
     if isinstance(error, errors.MeshIdTakenError):
-        expires_at = codec.to_datetime(error.expires_at_us).isoformat().replace("+00:00", "Z")
-        return {"mesh_id": error.mesh_id, "expires_at": expires_at}
-    if isinstance(error, errors.NotRegisteredError | errors.NotOwnerError):
-        return {"mesh_id": error.mesh_id}
-    return {}
+        end = codec.to_datetime(error.expires_at_us).isoformat().replace("+00:00", "Z")
+        yield "expires_at", end
+    if isinstance(error, errors.ProofRequiredError):
+        yield "server_key", error.server_key
+        yield "nonce", error.nonce
 
 
 def _field_violations(violations: tuple[Violation, ...]) -> Iterator[BadRequestFieldViolation]:

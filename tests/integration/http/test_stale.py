@@ -17,7 +17,7 @@ from tests.support import MESH, registration
 LOOKUP = "/coral.discovery.v1.DiscoveryService/LookupColony"
 
 
-async def away(mesh_id: str, *, now: Instant) -> Lease | None:
+async def away(mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
     raise StoreUnavailableError("away", retry_after=1.0)
 
 

@@ -14,8 +14,10 @@ How the contract of `stores.base` is kept:
   notifications are off by default, and late.
 - **Expiry** is noticed in the index of ends, by a sweep that any replica may run. An end moves only in the script that
   renews the lease, so a sweep can neither end a renewed lease nor report one twice.
-- **Absence has a revision** that is known beforehand: the end of the lease, and no less than the lease's revision and
-  one. So all replicas that notice an expiry agree on it.
+- **A colony's absence has a revision** that is known beforehand: the end of the lease, and no less than the lease's
+  revision and one. So all replicas that notice an expiry agree on it.
+- **Agents** are in the shard of their mesh, in keys of their own. Those of a mesh share one row of revisions, the last
+  of which is kept as long as there are any, and for a while after. Who notices an expiry takes the next.
 
 Modules: `store` means the contract, `shards` and `codec` say what is where and in which form, `lane` lets concurrent
 calls share round trips over a `link`, which connects to where a `routes` class says, `events` follows the streams.

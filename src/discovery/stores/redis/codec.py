@@ -42,6 +42,7 @@ def encode_registration(registration: Registration) -> bytes:
         "mesh_ipv6": registration.mesh_ipv6,
         "connect_port": registration.connect_port,
         "public_port": registration.public_port,
+        "agent_id": registration.agent_id,
     }
     document: dict[str, Any] = {name: value for name, value in fields.items() if value}
     if registration.observed_endpoint is not None:
@@ -79,6 +80,14 @@ def decode_event(fields: Sequence[bytes]) -> WatchEvent | None:
             return WatchEvent(lease.registration.mesh_id, lease.revision, lease)
         if b"absent" in named:
             return WatchEvent(named[b"mesh"].decode(), int(named[b"absent"]), None)
+        # Fields of other names than a colony's: see common.lua.
+        if b"agent_lease" in named:
+            lease = decode_lease(named[b"agent_lease"])
+            whose = lease.registration
+            return WatchEvent(whose.mesh_id, lease.revision, lease, whose.agent_id)
+        if b"agent_absent" in named:
+            mesh_id, agent_id = named[b"mesh"].decode(), named[b"agent"].decode()
+            return WatchEvent(mesh_id, int(named[b"agent_absent"]), None, agent_id)
         return None
 
 
@@ -123,6 +132,7 @@ def _registration(document: Mapping[str, Any]) -> Registration:
         public_port=document.get("public_port", 0),
         observed_endpoint=None if observed is None else _endpoint(observed),
         public_endpoint=None if public is None else _public_endpoint(public),
+        agent_id=document.get("agent_id", ""),
     )
 
 

@@ -25,23 +25,88 @@ local function live(key)
   return { value = value, revision = tonumber(revision), ends = tonumber(ends), pubkey = pubkey, body = body }
 end
 
-local function report_lease(events, mesh_id, value)
-  redis.call('XADD', events, 'MAXLEN', '~', kept, '*', 'mesh', mesh_id, 'lease', value)
+-- Returns whose lease `name` is, and the keys of what goes with it: "<mesh_id>" is a colony's, "<mesh_id>/<agent_id>" an
+-- agent's, which alone has `revisions` and an `index`.
+local function holder(name, ends, absences, events, revisions, index)
+  local mesh_id, agent_id = string.match(name, '^([^/]*)/?(.*)$')
+  return {
+    name = name, mesh_id = mesh_id, agent_id = agent_id, is_agent = agent_id ~= '',
+    ends = ends, absences = absences, events = events, revisions = revisions, index = index,
+  }
 end
 
-local function report_absence(events, mesh_id, revision)
-  redis.call('XADD', events, 'MAXLEN', '~', kept, '*', 'mesh', mesh_id, 'absent', text(revision))
+local function score(key, member)
+  return tonumber(redis.call('ZSCORE', key, member))
 end
 
--- Returns the revision of a mesh's absence, or nil if none is remembered.
+local function next_revision(previous)
+  return math.max(previous + 1, now)
+end
+
+-- Returns the revision of the state that there is, `held` being the holder's live lease. A colony that is absent has one
+-- that was known beforehand. All agents of a mesh share theirs, and an end that nobody noticed yet makes a new one.
+local function revision_of(who, held)
+  if not who.is_agent then return held and held.revision or score(who.absences, who.mesh_id) or now end
+  local last = score(who.revisions, who.mesh_id) or score(who.absences, who.mesh_id) or now
+  return not held and score(who.ends, who.name) and next_revision(last) or last
+end
+
+-- Returns the revision of the absence of a mesh, or of all of its agents. If it was never seen, or is long forgotten, that
+-- is the time, remembered from now on, so that who asks again is told the same.
 local function absence(absences, mesh_id)
-  return tonumber(redis.call('ZSCORE', absences, mesh_id))
+  local revision = score(absences, mesh_id)
+  if not revision then
+    revision = now
+    redis.call('ZADD', absences, text(revision), mesh_id)
+  end
+  return revision
 end
 
--- Reports that the lease of a mesh ended, unless that was reported before. Returns how many reports that makes.
-local function note_end(ends, events, mesh_id, revision)
-  if not redis.call('ZSCORE', ends, mesh_id) then return 0 end
-  redis.call('ZREM', ends, mesh_id)
-  report_absence(events, mesh_id, revision)
+-- An agent's events have fields of their own: versions that know of no agents would take them for a colony's.
+local function report(who, field, value)
+  local entry = { 'XADD', who.events, 'MAXLEN', '~', kept, '*', 'mesh', who.mesh_id, field, value }
+  if who.is_agent then
+    entry[9] = 'agent_' .. field
+    entry[11], entry[12] = 'agent', who.agent_id
+  end
+  redis.call(unpack(entry))
+end
+
+-- Frees what goes with a lease that is over, and reports that. The revisions of a mesh that has no more agents are kept
+-- where they will be forgotten in time.
+local function leave(who, revision)
+  redis.call('ZREM', who.ends, who.name)
+  local kept_in = who.absences
+  if who.is_agent then
+    redis.call('ZREM', who.index, who.agent_id)
+    if redis.call('ZCARD', who.index) > 0 then
+      kept_in = who.revisions
+    else
+      redis.call('ZREM', who.revisions, who.mesh_id)
+    end
+  end
+  redis.call('ZADD', kept_in, text(revision), who.mesh_id)
+  report(who, 'absent', text(revision))
+end
+
+-- Notes that a lease ended, unless that was noted before. Returns how many expiries that reports.
+local function note_end(who, revision)
+  if not score(who.ends, who.name) then return 0 end
+  leave(who, revision)
   return 1
+end
+
+-- Notes up to `limit` of the ends that are due, of colonies or of agents: only those have `revisions`, and `indexes` that
+-- say what the keys of their indexes begin with. Returns how many expiries that reports, and whether more are due.
+--
+-- An end only moves in the script that renews the lease, so what is due has ended, and was reported by nobody else.
+local function note_due(limit, ends, absences, events, revisions, indexes)
+  local due = redis.call('ZRANGEBYSCORE', ends, '-inf', text(now), 'LIMIT', 0, limit + 1)
+  for place, name in ipairs(due) do
+    if place > limit then return limit, true end
+    local who = holder(name, ends, absences, events, revisions)
+    if who.is_agent then who.index = indexes .. who.mesh_id end
+    leave(who, revision_of(who))
+  end
+  return #due, false
 end

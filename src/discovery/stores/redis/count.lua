@@ -1,7 +1,8 @@
--- Counts live leases. KEYS: the ends of each shard. Returns {0, their number}.
+-- Counts live leases. KEYS: of each shard in turn the ends of colonies, of agents. Returns {0, colonies, agents}.
 
-local live_leases = 0
-for _, ends in ipairs(KEYS) do
-  live_leases = live_leases + redis.call('ZCOUNT', ends, '(' .. text(now), '+inf')
+local counts = { 0, 0 }
+for place, ends in ipairs(KEYS) do
+  local kind = 2 - place % 2
+  counts[kind] = counts[kind] + redis.call('ZCOUNT', ends, '(' .. text(now), '+inf')
 end
-return { 0, live_leases }
+return { 0, counts[1], counts[2] }

@@ -1,17 +1,11 @@
--- Tells the state of a mesh.
+-- Tells the state of a colony.
 -- KEYS: lease, ends, absences, events. ARGV: events kept, mesh_id.
 -- Returns {expiries reported, the stored lease, or the revision of its absence as a number}.
 
-local lease, ends, absences, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local mesh_id = ARGV[2]
+local who = holder(ARGV[2], KEYS[2], KEYS[3], KEYS[4])
 
-local held = live(lease)
+local held = live(KEYS[1])
 if held then return { 0, held.value } end
 
-local revision = absence(absences, mesh_id)
-if not revision then
-  -- Never seen, or long forgotten. Remembered from now on, so that who asks again is told the same.
-  revision = now
-  redis.call('ZADD', absences, text(revision), mesh_id)
-end
-return { note_end(ends, events, mesh_id, revision), revision }
+local revision = absence(who.absences, who.mesh_id)
+return { note_end(who, revision), revision }

@@ -34,6 +34,35 @@ SLOTS = tuple(key_slot(tag.encode()) for tag in _TAGS)
 
 
 @dataclass(frozen=True, slots=True)
+class AgentKeys:
+    """The names of those keys of a shard that are for agents. Nothing of a colony's begins with `prefix`."""
+
+    prefix: bytes
+    ends: bytes = field(init=False)
+    """A sorted set: "mesh_id/agent_id" by the end of that agent's live lease, in microseconds."""
+    absences: bytes = field(init=False)
+    """A sorted set: mesh_id by the last revision of its agents, which counts when there are none."""
+    revisions: bytes = field(init=False)
+    """A sorted set: mesh_id by the last revision of its agents, while there are any."""
+
+    def __post_init__(self) -> None:
+        for name in ("ends", "absences", "revisions"):
+            object.__setattr__(self, name, b"%b:%b" % (self.prefix, name.encode()))
+
+    def leases(self, mesh_id: bytes) -> bytes:
+        """Return what the keys of the leases of a mesh's agents begin with; the agent_id follows."""
+        return b"%b:lease:%b/" % (self.prefix, mesh_id)
+
+    def index(self, mesh_id: bytes) -> bytes:
+        """Return the key of a sorted set of a mesh's agents, all with the same score: in the order of their bytes."""
+        return b"%b:of:%b" % (self.prefix, mesh_id)
+
+    def shared(self, events: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return what the scripts on agents take as KEYS, whichever the mesh, given the key of the events."""
+        return self.ends, self.absences, events, self.revisions
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """The names of one shard's keys. `prefix` is what they begin with, hash tag and all."""
 
@@ -41,23 +70,43 @@ class Shard:
     slot: int
     """Where a cluster keeps it."""
     ends: bytes = field(init=False)
-    """A sorted set: mesh_id by the end of its live lease, in microseconds."""
+    """A sorted set: mesh_id by the end of its colony's live lease, in microseconds."""
     absences: bytes = field(init=False)
-    """A sorted set: mesh_id by the revision of its absence, present or to come."""
+    """A sorted set: mesh_id by the revision of its colony's absence, present or to come."""
     events: bytes = field(init=False)
     """A capped stream of changes."""
+    agents: AgentKeys = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("ends", "absences", "events"):
             object.__setattr__(self, name, b"%b:%b" % (self.prefix, name.encode()))
+        object.__setattr__(self, "agents", AgentKeys(self.prefix + b":agents"))
 
-    def lease(self, mesh_id: bytes) -> bytes:
-        """Return the key that lives as long as the lease on `mesh_id`."""
+    def lease(self, mesh_id: bytes, agent_id: bytes = b"") -> bytes:
+        """Return the key that lives as long as the lease of the colony of `mesh_id`, or of its agent."""
+        if agent_id:
+            return self.agents.leases(mesh_id) + agent_id
         return b"%b:lease:%b" % (self.prefix, mesh_id)
 
-    def keys(self, mesh_id: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return what the scripts that deal with one mesh take as KEYS."""
-        return self.lease(mesh_id), self.ends, self.absences, self.events
+    def keys(self, mesh_id: bytes, agent_id: bytes = b"") -> tuple[bytes, ...]:
+        """Return what the scripts that deal with one lease take as KEYS."""
+        lease, agents = self.lease(mesh_id, agent_id), self.agents
+        if agent_id:
+            return lease, *agents.shared(self.events), agents.index(mesh_id)
+        return lease, self.ends, self.absences, self.events
+
+    def page_keys(self, mesh_id: bytes) -> tuple[bytes, ...]:
+        """Return what the script that lists a mesh's agents takes as KEYS."""
+        agents = self.agents
+        return *agents.shared(self.events), agents.index(b""), agents.leases(mesh_id)
+
+    def sweep_keys(self) -> tuple[bytes, ...]:
+        """Return what the script that reports expiries takes as KEYS."""
+        agents = self.agents
+        return (
+            *(self.events, self.ends, self.absences),
+            *(agents.ends, agents.absences, agents.revisions, agents.index(b"")),
+        )
 
 
 def make_shards(prefix: str) -> tuple[Shard, ...]:

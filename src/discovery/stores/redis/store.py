@@ -12,8 +12,8 @@ from redis.exceptions import NoScriptError
 
 from discovery.clock import MICROSECONDS, Instant
 from discovery.errors import MeshIdTakenError, NotOwnerError, StoreUnavailableError
-from discovery.models import Lease, Registration, WatchEvent
-from discovery.stores.base import Grant, Listener
+from discovery.models import Counts, Lease, Registration, WatchEvent, lease_name
+from discovery.stores.base import AgentsPage, Grant, Listener
 from discovery.stores.redis import scripts
 from discovery.stores.redis.codec import decode_lease, encode_registration
 from discovery.stores.redis.events import BLOCK, EVENTS_KEPT, EventReader
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _REMEMBERED_US = 24 * 3600 * MICROSECONDS
 _MOST_REMEMBERED = 10_000
 
-_SCRIPTS = ("register", "deregister", "current", "count", "sweep")
+_SCRIPTS = ("register", "deregister", "agents", "current", "count", "sweep")
 
 
 class RedisStore:
@@ -56,45 +56,57 @@ class RedisStore:
 
     async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
         """See RegistryStore."""
-        mesh_id, pubkey = registration.mesh_id, registration.pubkey.encode()
-        body = encode_registration(registration)
+        mesh_id, agent_id = registration.mesh_id, registration.agent_id
+        pubkey, body = registration.pubkey.encode(), encode_registration(registration)
         outcome, *numbers = await self._run_for(
-            mesh_id, "register", pubkey, body, ttl * MICROSECONDS
+            "register", mesh_id, agent_id, pubkey, body, ttl * MICROSECONDS
         )
         if outcome < 0:
-            raise MeshIdTakenError(mesh_id, expires_at_us=numbers[0])
+            raise MeshIdTakenError(mesh_id, numbers[0], agent_id=agent_id)
         revision, now_us, expires_at_us = numbers
         lease = Lease(registration, revision, now_us, expires_at_us)
         return Grant(lease, renewed=bool(outcome))
 
-    async def lookup(self, mesh_id: str, *, now: Instant) -> Lease | None:
+    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
-        name = mesh_id.encode()
-        number = shard_number(name)
-        get = self._server(number).lane.call(b"GET", self._shards[number].lease(name))
+        mesh = mesh_id.encode()
+        shard, server = self._place(mesh)
+        get = server.lane.call(b"GET", shard.lease(mesh, agent_id.encode()))
         value = cast("bytes | None", await self._in_time(get))
         return None if value is None else decode_lease(value)
 
-    async def deregister(self, mesh_id: str, pubkey: str, *, now: Instant) -> bool:
+    async def deregister(
+        self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
+    ) -> bool:
         """See RegistryStore."""
-        [outcome] = await self._run_for(mesh_id, "deregister", pubkey.encode())
+        [outcome] = await self._run_for("deregister", mesh_id, agent_id, pubkey.encode())
         if outcome == -1:
-            raise NotOwnerError(mesh_id)
+            raise NotOwnerError(mesh_id, agent_id=agent_id)
         return bool(outcome)
 
-    async def count(self, *, now: Instant) -> int:
-        """See RegistryStore. It is one command to each server, whose cost does not depend on the number."""
-        counts = (
-            self._run(server, "count", [shard.ends for shard in server.shards])
-            for server in self._servers
+    async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
+        """See RegistryStore. Up to twice `limit` ends are noted first, or met on the way."""
+        mesh = mesh_id.encode()
+        shard, server = self._place(mesh)
+        revision, go_on, *values = await self._run(
+            server, "agents", shard.page_keys(mesh), mesh, after.encode(), limit
         )
-        return sum(number for [number] in await asyncio.gather(*counts))
+        return AgentsPage(revision, tuple(map(decode_lease, values)), go_on.decode())
+
+    async def count(self, *, now: Instant) -> Counts:
+        """See RegistryStore. It is one command to each server, whose cost does not depend on the numbers."""
+        counts = await asyncio.gather(*map(self._count, self._servers))
+        return Counts(*map(sum, zip(*counts, strict=True)))
+
+    async def _count(self, server: _Server) -> list[int]:
+        ends = [key for shard in server.shards for key in (shard.ends, shard.agents.ends)]
+        return await self._run(server, "count", ends)
 
     async def sweep(self, *, now: Instant, limit: int) -> bool:
         """See RegistryStore. One server that cannot answer does not keep the others from being swept."""
         more, failure = False, None
         for server in self._servers:
-            keys = [key for s in server.shards for key in (s.ends, s.absences, s.events)]
+            keys = [key for shard in server.shards for key in shard.sweep_keys()]
             try:
                 reported, left = await self._run(
                     server, "sweep", keys, limit, _REMEMBERED_US, _MOST_REMEMBERED
@@ -110,7 +122,7 @@ class RedisStore:
 
     async def current(self, mesh_id: str, *, now: Instant) -> WatchEvent:
         """See RegistryStore."""
-        [state] = await self._run_for(mesh_id, "current")
+        [state] = await self._run_for("current", mesh_id, "")
         if isinstance(state, int):
             return WatchEvent(mesh_id, state, None)
         lease = decode_lease(state)
@@ -129,11 +141,13 @@ class RedisStore:
         await asyncio.gather(*self._readers, return_exceptions=True)
         await asyncio.gather(*(server.close() for server in self._servers))
 
-    async def _run_for(self, mesh_id: str, script: str, *arguments: bytes | int) -> list[Any]:
-        name = mesh_id.encode()
-        number = shard_number(name)
-        keys = self._shards[number].keys(name)
-        return await self._run(self._server(number), script, keys, name, *arguments)
+    async def _run_for(
+        self, script: str, mesh_id: str, agent_id: str, *arguments: bytes | int
+    ) -> list[Any]:
+        mesh, name = mesh_id.encode(), lease_name(mesh_id, agent_id).encode()
+        shard, server = self._place(mesh)
+        keys = shard.keys(mesh, agent_id.encode())
+        return await self._run(server, script, keys, name, *arguments)
 
     async def _run(
         self, server: _Server, script: str, keys: Sequence[bytes], *arguments: bytes | int
@@ -152,8 +166,10 @@ class RedisStore:
         except TimeoutError as error:
             raise unavailable(error) from error
 
-    def _server(self, shard: int) -> _Server:
-        return self._servers[shard % len(self._servers)]
+    def _place(self, mesh_id: bytes) -> tuple[Shard, _Server]:
+        """Return where everything of a mesh is."""
+        number = shard_number(mesh_id)
+        return self._shards[number], self._servers[number % len(self._servers)]
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._changed is not None and not self._readers:

@@ -32,7 +32,9 @@ class RegistrationState(betterproto.Enum):
     """
 
     STATE_UNSPECIFIED = 0
-    """Never sent."""
+    """
+    Only in a message that names no registration, such as one of WatchAgents that is `synced`.
+    """
 
     REGISTERED = 1
     """There is a live lease."""
@@ -555,10 +557,7 @@ class WatchAgentsRequest(betterproto.Message):
 
     after_revision: int = betterproto.uint64_field(2)
     """
-    The highest revision the caller has seen; 0 if none.
-    
-     Every agent whose state is newer is sent at once. A state that the caller has seen is usually not sent again, but
-     may be. With 0 the state of every agent that is registered is sent.
+    The highest revision the caller has seen in a message that was `synced`, or after one; 0 if none.
     """
 
 
@@ -567,7 +566,9 @@ class WatchAgentsResponse(betterproto.Message):
     """The whole state of one agent at one revision"""
 
     state: "RegistrationState" = betterproto.enum_field(1)
-    """Whether the agent is registered."""
+    """
+    Whether the agent is registered; unset in the message that is `synced`.
+    """
 
     agent: "LookupAgentResponse" = betterproto.message_field(2)
     """
@@ -576,7 +577,14 @@ class WatchAgentsResponse(betterproto.Message):
 
     revision: int = betterproto.uint64_field(3)
     """
-    Names this state. It grows strictly from one change of the mesh's agents to the next.
+    Names this state. It grows strictly from one change of the mesh's agents to the next; the states that a stream
+     begins with come in the order of their agent_id.
+    """
+
+    synced: bool = betterproto.bool_field(4)
+    """
+    Set in one message of each stream, which has a `revision` and nothing else: every agent that is registered has
+     been named, and `revision` is that of the latest change of the mesh's agents.
     """
 
 
