@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -62,9 +62,19 @@ class Gateway:
 
     target: int | None = None
     port: int
+    deaf = False
+    """Whether what clients send is thrown away, as by a network that has gone."""
 
     def __init__(self) -> None:
+        self.ignored = asyncio.Event()
+        """Set once something was thrown away."""
         self._forwarding: set[asyncio.Task[Any]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    def hang_up(self) -> None:
+        """Cut every connection."""
+        for writer in self._clients:
+            writer.transport.abort()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Gateway]:
@@ -79,15 +89,29 @@ class Gateway:
             writer.close()
             return
         server_reader, server_writer = await asyncio.open_connection(LOOPBACK, self.target)
-        await asyncio.gather(pump(reader, server_writer), pump(server_reader, writer))
+        self._clients.add(writer)
+        await asyncio.gather(
+            pump(reader, server_writer, self._is_lost), pump(server_reader, writer)
+        )
+        self._clients.discard(writer)
+
+    def _is_lost(self) -> bool:
+        if self.deaf:
+            self.ignored.set()
+        return self.deaf
 
 
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on bytes until either side leaves."""
+async def pump(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    is_lost: Callable[[], bool] = lambda: False,
+) -> None:
+    """Pass on bytes that are not lost, until either side leaves."""
     try:
         while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+            if not is_lost():
+                writer.write(data)
+                await writer.drain()
     except ConnectionError:
         pass
     finally:

@@ -1,68 +1,69 @@
-"""One connection to a discovery server, with models in and out."""
+"""Calls to discovery servers, with models in and out."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
+import ssl
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
-from urllib.parse import urlsplit
-
-from grpclib.client import Channel
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from discovery._gen.coral.discovery.v1 import (
+    DeregisterAgentRequest,
     DeregisterColonyRequest,
     DiscoveryServiceStub,
     HealthRequest,
+    ListAgentsRequest,
+    ListAgentsResponse,
+    LookupAgentRequest,
     LookupColonyRequest,
+    WatchAgentsRequest,
     WatchColonyRequest,
-    WatchColonyResponse,
 )
-from discovery._gen.google.rpc import Status as StatusMessage
-from discovery.errors import (
-    ConfigError,
-    DeadlineExceededError,
-    DiscoveryError,
-    UnreachableError,
-)
-from discovery.models import HealthReport, Lease, Registered, Registration, WatchEvent
-from discovery.transport import codec
-from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
-from discovery.transport.status import error_of
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+from discovery.client.targets import ELSEWHERE, Target, was_cut_off
+from discovery.errors import ConfigError, DiscoveryError, UnreachableError
+from discovery.models import HealthReport, Lease, Registered, Registration, Synced, WatchEvent
+from discovery.transport import agent_codec, codec
 
 R = TypeVar("R")
 
+# However many servers are left to ask, the one that is asked now has this many seconds at least.
+_SHORTEST_TRY = 0.001
+
 
 class DiscoveryClient:
-    """Speaks gRPC to one discovery server; an async context manager.
+    """Speaks gRPC to a discovery server, or to the first of several that answers; an async context manager.
 
-    It connects at the first call, and again after a connection was lost. Calls may run at the same time. None is
-    repeated here: whether to try again is the caller's to decide, and every error tells by its class.
+    It connects at the first call, and again after a connection was lost. Calls may run at the same time. A call that
+    one server cannot answer is made to the next, and a server that failed is asked last for half a minute. Beyond that
+    no call is repeated: whether to try again is the caller's to decide, and every error tells by its class.
     """
 
-    def __init__(self, endpoint: str, *, timeout: float = 10.0) -> None:
-        """Prepare to call `endpoint`, such as `https://discovery.example.com` or `http://localhost:8080`.
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        *,
+        timeout: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        """Prepare to call `endpoints`, such as `https://discovery.example.com` or `http://localhost:8080`, in order.
 
-        `timeout` is each call's, in seconds; it travels to the server as the call's deadline.
+        `timeout` is each call's, in seconds, however many servers it takes; it travels to them as the call's deadline.
+        `tls` is for https endpoints: see `tls_context`. `api_key` goes with each call, so give it to https endpoints,
+        or within a network that you trust.
 
         Raises:
-            ConfigError: the endpoint is not an http or https URL.
+            ConfigError: there is no endpoint, or one is not an http or https URL.
         """
-        host, port, secure = _parse(endpoint)
-        self.endpoint = endpoint
+        self.endpoints = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
+        if not self.endpoints:
+            raise ConfigError("at least one discovery endpoint is needed")
+        metadata = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = timeout
+        self._targets = [Target(endpoint, tls, metadata) for endpoint in self.endpoints]
         self._closed = False
-        self._channel = Channel(
-            host,
-            port,
-            ssl=secure or None,
-            codec=MessageCodec(),
-            status_details_codec=StatusDetailsCodec(),
-        )
-        self._stub = DiscoveryServiceStub(self._channel, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,9 +77,19 @@ class DiscoveryClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls in flight fail, and later ones too. Idempotent."""
+        """Close the connections; calls in flight fail, and later ones too. Idempotent."""
         self._closed = True
-        self._channel.close()
+        for target in self._targets:
+            target.close()
+
+    def reconnect(self) -> None:
+        """Drop the connections, so that each call connects anew: for when this machine's network has changed.
+
+        Calls in flight are made once more, and watches end, as if the connections had been lost. Otherwise that would
+        take some twenty seconds to be noticed.
+        """
+        for target in self._targets:
+            target.close()
 
     async def register_colony(self, registration: Registration) -> Registered:
         """Register a colony, or renew its lease.
@@ -88,7 +99,7 @@ class DiscoveryClient:
             MeshIdTakenError: another key holds a live lease on the mesh.
         """
         request = codec.register_request(registration)
-        return codec.registered_from(await self._call(self._stub.register_colony(request)))
+        return codec.registered_from(await self._call(lambda stub: stub.register_colony(request)))
 
     async def lookup_colony(self, mesh_id: str) -> Lease:
         """Return the live lease on `mesh_id`.
@@ -97,7 +108,7 @@ class DiscoveryClient:
             NotRegisteredError: there is none.
         """
         request = LookupColonyRequest(mesh_id)
-        return codec.lease_from(await self._call(self._stub.lookup_colony(request)))
+        return codec.lease_from(await self._call(lambda stub: stub.lookup_colony(request)))
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
@@ -106,7 +117,7 @@ class DiscoveryClient:
             NotOwnerError: another key holds a live lease.
         """
         request = DeregisterColonyRequest(mesh_id, pubkey)
-        return (await self._call(self._stub.deregister_colony(request))).removed
+        return (await self._call(lambda stub: stub.deregister_colony(request))).removed
 
     async def watch_colony(
         self, mesh_id: str, after_revision: int = 0
@@ -120,59 +131,130 @@ class DiscoveryClient:
             DrainingError: the server stops.
         """
         request = WatchColonyRequest(mesh_id, after_revision)
-        with self._translated():
-            replies = DiscoveryServiceStub(self._channel).watch_colony(request)
-            async with aclosing(cast("AsyncGenerator[WatchColonyResponse]", replies)) as stream:
-                async for reply in stream:
-                    yield codec.event_from(mesh_id, reply)
-        raise UnreachableError(f"{self.endpoint} ended the watch without a word")
+        replies = self._watch(lambda stub: stub.watch_colony(request))
+        async with aclosing(replies):
+            async for reply in replies:
+                yield codec.event_from(mesh_id, reply)
+
+    async def register_agent(self, registration: Registration) -> Registered:
+        """Register the agent `registration.agent_id` of a mesh, or renew its lease.
+
+        Raises:
+            InvalidFieldError: the registration breaks rules; all are named.
+            MeshIdTakenError: another key holds a live lease on the agent.
+        """
+        request = agent_codec.register_request(registration)
+        return codec.registered_from(await self._call(lambda stub: stub.register_agent(request)))
+
+    async def lookup_agent(self, mesh_id: str, agent_id: str) -> Lease:
+        """Return the live lease of one agent of a mesh.
+
+        Raises:
+            NotRegisteredError: there is none.
+        """
+        request = LookupAgentRequest(mesh_id, agent_id)
+        return agent_codec.lease_from(await self._call(lambda stub: stub.lookup_agent(request)))
+
+    async def deregister_agent(self, mesh_id: str, agent_id: str, pubkey: str) -> bool:
+        """End the lease that `pubkey` holds on an agent; return whether there was one.
+
+        Raises:
+            NotOwnerError: another key holds a live lease.
+        """
+        request = DeregisterAgentRequest(mesh_id, agent_id, pubkey)
+        return (await self._call(lambda stub: stub.deregister_agent(request))).removed
+
+    async def list_agents(self, mesh_id: str) -> AsyncGenerator[Lease]:
+        """Yield the live lease of each agent of `mesh_id`, in the order of their agent_id, a page a call.
+
+        An agent that is registered all the while is yielded exactly once, one that comes or goes may or may not be.
+        """
+        token = ""
+        while True:
+            page = await self._list_agents(ListAgentsRequest(mesh_id, page_token=token))
+            for agent in page.agents:
+                yield agent_codec.lease_from(agent)
+            if not (token := page.next_page_token):
+                return
+
+    async def watch_agents(
+        self, mesh_id: str, after_revision: int = 0
+    ) -> AsyncGenerator[WatchEvent | Synced]:
+        """Yield the state of each agent of `mesh_id` now, then Synced, then each change of any of them.
+
+        Whoever was known before and is not named before Synced is gone; but if the revision of Synced is
+        `after_revision`, nothing has changed and none is named. Otherwise it is as `watch_colony`.
+        """
+        request = WatchAgentsRequest(mesh_id, after_revision)
+        replies = self._watch(lambda stub: stub.watch_agents(request))
+        async with aclosing(replies):
+            async for reply in replies:
+                yield agent_codec.event_from(mesh_id, reply)
 
     async def health(self) -> HealthReport:
         """Return how the server is."""
-        return codec.health_from(await self._call(self._stub.health(HealthRequest())))
+        return codec.health_from(await self._call(lambda stub: stub.health(HealthRequest())))
 
-    async def _call(self, call: Coroutine[Any, Any, R]) -> R:
-        self._require_open(call)
+    async def _list_agents(self, request: ListAgentsRequest) -> ListAgentsResponse:
+        return await self._call(lambda stub: stub.list_agents(request))
+
+    async def _call(self, call: Callable[[DiscoveryServiceStub], Awaitable[R]]) -> R:
+        """Make a call to the first server that can answer it; each has its share of the time that is left."""
+        deadline = time.monotonic() + self._timeout
+        targets = self._in_order()
+        for place, target in enumerate(targets):
+            share = (deadline - time.monotonic()) / (len(targets) - place)
+            try:
+                return await self._try(target, call, max(share, _SHORTEST_TRY))
+            except DiscoveryError as error:
+                if target is targets[-1] or error.code not in ELSEWHERE:
+                    raise
+        raise AssertionError("there is always a last target")
+
+    async def _try(
+        self, target: Target, call: Callable[[DiscoveryServiceStub], Awaitable[R]], share: float
+    ) -> R:
+        """Make a call to one server, and once more if the connection was lost under it: every call may be repeated."""
+        started = time.monotonic()
         try:
-            with self._translated():
-                return await call
+            return await self._once(target, call, share)
+        except UnreachableError as error:
+            left = share - (time.monotonic() - started)
+            if self._closed or left <= 0 or not was_cut_off(error):
+                raise
+        return await self._once(target, call, left)
+
+    async def _once(
+        self, target: Target, call: Callable[[DiscoveryServiceStub], Awaitable[R]], share: float
+    ) -> R:
+        self._require_open()
+        try:
+            with target.calling(share):
+                return await call(target.stub(share))
         finally:
-            if self._closed:  # meanwhile: grpclib may have connected once more
-                self._channel.close()
+            self._close_if_over(target)
 
-    def _require_open(self, call: Coroutine[Any, Any, object]) -> None:
-        if self._closed:
-            call.close()
-            raise UnreachableError(f"the client of {self.endpoint} is closed")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    async def _watch(self, call: Callable[[DiscoveryServiceStub], Any]) -> AsyncGenerator[Any]:
+        self._require_open()
+        target = self._in_order()[0]
         try:
-            yield
-        except GRPCError as error:
-            raise _translate(error) from error
-        except TimeoutError as error:
-            message = f"{self.endpoint} did not answer within {self._timeout} s"
-            raise DeadlineExceededError(message) from error
-        except (OSError, UnicodeError, StreamTerminatedError, ProtocolError) as error:
-            raise UnreachableError(f"cannot reach {self.endpoint}: {error}") from error
+            with target.calling():
+                async with aclosing(cast("AsyncGenerator[Any]", call(target.stub()))) as replies:
+                    async for reply in replies:
+                        yield reply
+                raise UnreachableError(f"{target.endpoint} ended the watch without a word")
+        finally:
+            self._close_if_over(target)
 
+    def _in_order(self) -> list[Target]:
+        now = time.monotonic()
+        return sorted(self._targets, key=lambda target: target.failed_lately(now))
 
-def _translate(error: GRPCError) -> DiscoveryError:
-    details = error.details.details if isinstance(error.details, StatusMessage) else ()
-    return error_of(error.status.value, error.message or "", details)
+    def _close_if_over(self, target: Target) -> None:
+        """Close a connection that grpclib has made after `close`, for a call that had begun before."""
+        if self._closed:
+            target.close()
 
-
-def _parse(endpoint: str) -> tuple[str, int, bool]:
-    """Return host, port and whether TLS is spoken."""
-    try:
-        url = urlsplit(endpoint)
-        port = _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
-    except (ValueError, KeyError):
-        raise ConfigError(f"{endpoint!r} is not an http:// or https:// URL") from None
-    extra = (url.path.strip("/"), url.query, url.fragment, url.username, url.password)
-    if not (url.hostname and port) or any(extra):
-        raise ConfigError(
-            f"{endpoint!r} must be only scheme, host and port, as in http://localhost:8080"
-        )
-    return url.hostname, port, url.scheme == "https"
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UnreachableError(f"the client of {', '.join(self.endpoints)} is closed")
