@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from discovery.errors import ConfigError
+from discovery.settings import load
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
@@ -80,37 +80,4 @@ def load_settings(given: Mapping[str, object], config_file: Path | None = None) 
     Raises:
         ConfigError: a value cannot work, or a key does not exist.
     """
-    merged = {**_read_yaml(config_file), **given}
-    try:
-        return ServerSettings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
-
-
-def _read_yaml(path: Path | None) -> Mapping[str, object]:
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date or number that cannot be
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, as in `port: 8080`")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
-
-
-def _explain(problem: Mapping[str, object]) -> str:
-    location = problem["loc"]
-    if not (isinstance(location, tuple) and location):
-        return str(problem["msg"]).removeprefix("Value error, ")
-    name = str(location[0])
-    if problem["type"] == "extra_forbidden":
-        return f"{name} is not a setting; known are {', '.join(ServerSettings.model_fields)}"
-    rule = str(problem["msg"]).replace("Input should", "must")
-    return f"{name.replace('_', '-')} {rule}, not {problem['input']!r}"
+    return load(ServerSettings, given, config_file)

@@ -205,7 +205,7 @@ def test_a_flag_comes_before_a_variable_and_that_before_the_file(config: Path) -
     )
     assert re.search(r"ttl [^;]* not -1(;|$)", line)
     assert re.search(r"cleanup-interval [^;]* not -2(\.0)?(;|$)", line)
-    assert re.search(r"log-level [^;]* not 'file'(;|$)", line)
+    assert re.search(r"log[-_]level [^;]* not 'file'(;|$)", line)
 
 
 def test_the_file_may_be_named_by_its_variable(config: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: str | bytes) 
 def test_a_file_that_holds_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     path = _file(tmp_path, content)
 
-    assert _refusal({}, path) == f"{path} must hold a mapping of settings, as in `port: 8080`"
+    assert _refusal({}, path) == f"{path} must hold a mapping of settings, as in `name: value`"
 
 
 # Values
@@ -143,8 +143,9 @@ def test_a_file_that_holds_no_mapping_is_refused(tmp_path: Path, content: str) -
 def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(
     tmp_path: Path, name: str
 ) -> None:
-    for message in (_refusal({name: 1}), _refusal({}, _file(tmp_path, f"{name}: 1"))):
-        assert message.startswith(f"{name} is not a setting; known are host, port, store")
+    path = _file(tmp_path, f"ttl: 1\n{name}: 1")
+    for place, message in (("", _refusal({name: 1})), (f"{path}:2: ", _refusal({}, path))):
+        assert message.startswith(f"{place}{name} is not a setting; known are host, port, store")
 
 
 @pytest.mark.parametrize(
@@ -209,14 +210,23 @@ def test_a_value_within_its_bounds_is_taken(name: str, value: object) -> None:
 def test_a_value_that_cannot_work_is_named_with_its_setting(name: str, value: object) -> None:
     message = _refusal({name: value})
 
-    assert message.startswith(f"{name.replace('_', '-')} must ")
+    assert message.startswith(f"--{name.replace('_', '-')} must ")
     assert message.endswith(f"not {value!r}")
 
 
 def test_every_value_that_cannot_work_is_named() -> None:
     message = _refusal({"port": -1, "ttl": 0, "log_level": "loud"})
 
-    assert [part.split()[0] for part in message.split("; ")] == ["port", "ttl", "log-level"]
+    assert [part.split()[0] for part in message.split("; ")] == ["--port", "--ttl", "--log-level"]
+
+
+def test_a_value_of_the_file_that_cannot_work_is_named_with_its_line(tmp_path: Path) -> None:
+    path = _file(tmp_path, "ttl: 60\n\nlog-level: loud\n")
+
+    message = _refusal({"port": 1}, path)
+
+    assert message.startswith(f"{path}:3: log_level must be 'debug', ")
+    assert message.endswith("not 'loud'")
 
 
 def test_settings_are_frozen() -> None:
