@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 IN_CI = bool(os.environ.get("CI"))
+E2E = Path(__file__).parent / "e2e"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that need root, and programs that pip cannot install, are for who asks for them."""
+    parser.addoption("--e2e", action="store_true", help="collect tests/e2e too: see its conftest")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path == E2E and not config.getoption("--e2e") else None
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -8,7 +8,7 @@ from tests.docs.examples import RUNNABLE, Reader, missing_tool
 from tests.docs.markdown import ROOT, Block, blocks, links
 from tests.integration.support import running
 
-DOCUMENTS = ("README.md", "docs/api.md")
+DOCUMENTS = ("README.md", "docs/api.md", "docs/coral.md")
 EVERY_BLOCK = [
     pytest.param(block, id=block.place) for document in DOCUMENTS for block in blocks(document)
 ]
