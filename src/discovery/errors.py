@@ -100,6 +100,31 @@ class MeshIdTakenError(DiscoveryError):
         self.expires_at_us = expires_at_us
 
 
+class MeshReservedError(DiscoveryError):
+    """The mesh_id has no live lease, but is reserved for its last key until `reserved_until_us` (Unix time).
+
+    If there is an `agent_id`, it is that agent's name.
+    """
+
+    code = Code.ALREADY_EXISTS
+    reason = "MESH_ID_RESERVED"
+
+    def __init__(
+        self,
+        mesh_id: str,
+        reserved_until_us: int,
+        message: str | None = None,
+        *,
+        agent_id: str = "",
+    ) -> None:
+        super().__init__(
+            message or f"{_named(mesh_id, agent_id)} is reserved for another public key"
+        )
+        self.mesh_id = mesh_id
+        self.agent_id = agent_id
+        self.reserved_until_us = reserved_until_us
+
+
 class NotOwnerError(DiscoveryError):
     """The mesh, or its agent `agent_id`, is held by another key than the one that asked to remove it."""
 

@@ -8,10 +8,22 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from discovery.clock import Instant
-from discovery.errors import DiscoveryError, MeshIdTakenError, StoreUnavailableError
+from discovery.errors import (
+    DiscoveryError,
+    MeshIdTakenError,
+    MeshReservedError,
+    StoreUnavailableError,
+)
 from discovery.metrics import StoreMetrics
-from discovery.models import Counts, Lease, Registration, WatchEvent
-from discovery.stores.base import AgentsPage, Grant, Listener, RegistryStore
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
+from discovery.stores.base import (
+    NO_TERMS,
+    AgentsPage,
+    Grant,
+    LeasesPage,
+    Listener,
+    RegistryStore,
+)
 
 T = TypeVar("T")
 
@@ -29,14 +41,16 @@ class MeasuredStore:
         """See RegistryStore."""
         return self._store.expired
 
-    async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
+    async def register(
+        self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
+    ) -> Grant:
         """See RegistryStore."""
         leases = self._metrics.leases
         try:
             grant = await self._measured(
-                "register", self._store.register(registration, ttl=ttl, now=now)
+                "register", self._store.register(registration, ttl=ttl, now=now, terms=terms)
             )
-        except MeshIdTakenError:
+        except (MeshIdTakenError, MeshReservedError):
             leases["conflicted"].inc()
             raise
         leases["renewed" if grant.renewed else "granted"].inc()
@@ -60,6 +74,25 @@ class MeasuredStore:
         if removed:
             self._metrics.leases["released"].inc()
         return removed
+
+    async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
+        """See RegistryStore."""
+        answer = self._store.evict(mesh_id, now=now, agent_id=agent_id)
+        return await self._measured("evict", answer)
+
+    async def reservation(
+        self, mesh_id: str, *, now: Instant, agent_id: str = ""
+    ) -> Reservation | None:
+        """See RegistryStore."""
+        answer = self._store.reservation(mesh_id, now=now, agent_id=agent_id)
+        return await self._measured("reservation", answer)
+
+    async def leases(
+        self, *, agents: bool, prefix: str, after: str, limit: int, now: Instant
+    ) -> LeasesPage:
+        """See RegistryStore."""
+        page = self._store.leases(agents=agents, prefix=prefix, after=after, limit=limit, now=now)
+        return await self._measured("leases", page)
 
     async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
         """See RegistryStore."""

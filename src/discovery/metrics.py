@@ -34,7 +34,10 @@ _PROTOCOLS = ("grpc", "connect", "rest", "websocket")
 # What an alert counts must be there before it happens. Series of other statuses come with their first call.
 _ALERTS = (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.UNAVAILABLE)
 _LEASE_EVENTS = ("granted", "renewed", "expired", "released", "conflicted")
-_OPERATIONS = ("register", "lookup", "deregister", "agents", "count", "sweep", "current")
+_OPERATIONS = (
+    *("register", "lookup", "deregister", "evict", "reservation", "leases"),
+    *("agents", "count", "sweep", "current"),
+)
 _OUTCOMES = ("ok", "refused", "unavailable", "cancelled", "error")
 # In seconds: a memory store answers within 100 microseconds, and few clients wait for longer than ten seconds.
 _BUCKETS = (
@@ -73,6 +76,9 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = Registry()
         self.store = StoreMetrics(self.registry)
+        self.undecided = self.registry.counter(
+            "rate_limit_undecided_total", "Calls that the shared rate limits could not decide on."
+        )
         self._connections = self.registry.gauge("connections", "Open connections.", "protocol")
         build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=self.registry)
         build.info({"version": version})

@@ -81,6 +81,50 @@ class Lease:
     revision: int
     last_seen_us: int
     expires_at_us: int
+    granted_at_us: int = field(default=0, compare=False)
+    """When it was first granted. Only administrators are told, as of `owner`."""
+    owner: str = field(default="", compare=False)
+    """The name of the API key that it was last registered with, if there was one."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """What was found out about who calls."""
+
+    key_name: str = ""
+    """The name of the API key, if there is one."""
+    old_pubkey: str = ""
+    """The public key whose holder agrees to move to another, as was proved."""
+
+
+NOBODY = Caller()
+"""Who calls where nobody asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a lease is granted, beside what is registered."""
+
+    reserve: int = 0
+    """For how many seconds after its end the name stays its key's; 0 is not at all."""
+    old_pubkey: str = ""
+    """Another key whose holder agrees: what that one holds, or has reserved, passes to the registration's key."""
+    owner: str = ""
+    """The name of the API key of the call."""
+    most_of_owner: int = 0
+    """How many colonies one owner may have at once, this one included; 0 is any number, as of the others."""
+    most_agents: int = 0
+    """How many agents one mesh may have at once."""
+    most_in_all: int = 0
+    """How many leases there may be at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A name that is its last holder's although the lease may have ended."""
+
+    pubkey: str
+    until_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,16 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from discovery import __version__
 from discovery.clock import Instant
-from discovery.errors import Code, ConfigError, MeshIdTakenError, NotOwnerError
-from discovery.models import Counts, Lease, Registration, WatchEvent
-from discovery.stores.base import AgentsPage, Grant, Listener, RegistryStore
+from discovery.errors import Code, ConfigError, DiscoveryError, StoreUnavailableError
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
+from discovery.stores.base import (
+    NO_TERMS,
+    AgentsPage,
+    Grant,
+    LeasesPage,
+    Listener,
+    RegistryStore,
+)
 from discovery.transport.http_errors import code_name
 from discovery.transport.pipeline import Call, Observation
 
@@ -154,9 +161,12 @@ class TracedStore:
         """See RegistryStore."""
         return self._store.expired
 
-    async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
+    async def register(
+        self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
+    ) -> Grant:
         """See RegistryStore."""
-        return await self._traced("register", self._store.register(registration, ttl=ttl, now=now))
+        answer = self._store.register(registration, ttl=ttl, now=now, terms=terms)
+        return await self._traced("register", answer)
 
     async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
@@ -169,6 +179,25 @@ class TracedStore:
         return await self._traced(
             "deregister", self._store.deregister(mesh_id, pubkey, now=now, agent_id=agent_id)
         )
+
+    async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
+        """See RegistryStore."""
+        answer = self._store.evict(mesh_id, now=now, agent_id=agent_id)
+        return await self._traced("evict", answer)
+
+    async def reservation(
+        self, mesh_id: str, *, now: Instant, agent_id: str = ""
+    ) -> Reservation | None:
+        """See RegistryStore."""
+        answer = self._store.reservation(mesh_id, now=now, agent_id=agent_id)
+        return await self._traced("reservation", answer)
+
+    async def leases(
+        self, *, agents: bool, prefix: str, after: str, limit: int, now: Instant
+    ) -> LeasesPage:
+        """See RegistryStore."""
+        page = self._store.leases(agents=agents, prefix=prefix, after=after, limit=limit, now=now)
+        return await self._traced("leases", page)
 
     async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
         """See RegistryStore."""
@@ -209,6 +238,7 @@ class TracedStore:
                 return await answer
             except Exception as error:
                 span.set_attribute("error.type", type(error).__name__)
-                if not isinstance(error, MeshIdTakenError | NotOwnerError):
+                refused = isinstance(error, DiscoveryError)
+                if not refused or isinstance(error, StoreUnavailableError):
                     span.set_status(StatusCode.ERROR)
                 raise

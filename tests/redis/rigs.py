@@ -80,12 +80,12 @@ async def server_rig() -> AsyncIterator[Rig]:
     server, prefix = await _server(), f"rig-{next(_numbers)}"
     clock = ManualClock(unix_us=_FUTURE_US)
     store = open_redis(server.url, prefix)
-    for name, script in store._scripts.items():
+    for name, script in store._backend.scripts.items():
         told = script.text.replace(
             b"redis.call('TIME')", b"redis.call('LRANGE', '%b', 0, 1)" % prefix.encode()
         )
         assert told != script.text
-        store._scripts[name] = Script(told)
+        store._backend.scripts[name] = Script(told)
 
     async def tell_the_time() -> None:
         now_us = clock.now().unix_us
@@ -99,8 +99,9 @@ async def server_rig() -> AsyncIterator[Rig]:
 _WIND = """
 redis.call('DEL', ARGV[1])
 redis.call('RPUSH', ARGV[1], ARGV[2], ARGV[3])
-for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':*:lease:*')) do
-  if redis.call('PEXPIRETIME', key) <= tonumber(ARGV[4]) then redis.call('DEL', key) end
+for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':*')) do
+  local end_ms = redis.call('PEXPIRETIME', key)
+  if end_ms > 0 and end_ms <= tonumber(ARGV[4]) then redis.call('DEL', key) end
 end
 """
 
@@ -128,7 +129,7 @@ async def _rig(
 
     rig = Rig(store, clock.now, advance, _no_step, functools.partial(settle, store), tick=0.001)
     store.listen(rig.events.append)
-    for server in store._servers:
+    for server in store._backend.servers:
         await server.reader.following.wait()
     yield rig
     await store.close()
@@ -136,7 +137,7 @@ async def _rig(
 
 async def settle(store: RedisStore) -> None:
     """Return once `store` has read all there is in the streams of changes."""
-    for server in store._servers:
+    for server in store._backend.servers:
         places = server.reader._places
         unread = (b"XREAD", b"STREAMS", *places)
         while await server.lane.call(*unread, *places.values()):  # noqa: ASYNC110

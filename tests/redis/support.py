@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from discovery.clock import Instant
 from discovery.errors import StoreUnavailableError
-from discovery.models import Counts, Lease, Registration, WatchEvent
-from discovery.stores.base import AgentsPage, Grant, RegistryStore
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
+from discovery.stores.base import NO_TERMS, AgentsPage, Grant, LeasesPage, OnceStore, RegistryStore
 from tests.redis.servers import PATIENCE, eventually
 from tests.support import KEY, MESH, registration
 
@@ -38,14 +38,33 @@ class Replica:
     def _missed(self) -> None:
         self.gaps += 1
 
-    async def register(self, wanted: Registration | None = None, ttl: int = TTL) -> Grant:
-        return await self.store.register(wanted or registration(), ttl=ttl, now=NOW)
+    async def register(
+        self, wanted: Registration | None = None, ttl: int = TTL, terms: Terms = NO_TERMS
+    ) -> Grant:
+        return await self.store.register(wanted or registration(), ttl=ttl, now=NOW, terms=terms)
 
     async def lookup(self, mesh_id: str = MESH, agent_id: str = "") -> Lease | None:
         return await self.store.lookup(mesh_id, now=NOW, agent_id=agent_id)
 
     async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY, agent_id: str = "") -> bool:
         return await self.store.deregister(mesh_id, pubkey, now=NOW, agent_id=agent_id)
+
+    async def evict(self, mesh_id: str = MESH, agent_id: str = "") -> bool:
+        return await self.store.evict(mesh_id, now=NOW, agent_id=agent_id)
+
+    async def reservation(self, mesh_id: str = MESH, agent_id: str = "") -> Reservation | None:
+        return await self.store.reservation(mesh_id, now=NOW, agent_id=agent_id)
+
+    async def leases(
+        self, *, agents: bool = False, prefix: str = "", after: str = "", limit: int = 100
+    ) -> LeasesPage:
+        return await self.store.leases(
+            agents=agents, prefix=prefix, after=after, limit=limit, now=NOW
+        )
+
+    async def once(self, name: str, value: str, until_ms: int | None = None) -> str | None:
+        assert isinstance(self.store, OnceStore)
+        return await self.store.once(name, value, until_ms)
 
     async def agents(self, mesh_id: str = MESH, after: str = "", limit: int = 100) -> AgentsPage:
         return await self.store.agents(mesh_id, after=after, limit=limit, now=NOW)
@@ -68,6 +87,9 @@ class Replica:
             "register": self.register(registration(public_port=1)),
             "lookup": self.lookup(),
             "deregister": self.deregister(),
+            "evict": self.evict("mesh-2"),
+            "reservation": self.reservation(),
+            "leases": self.leases(),
             "agents": self.agents(),
             "count": self.count(),
             "sweep": self.sweep(),

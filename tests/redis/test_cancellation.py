@@ -64,7 +64,7 @@ def store(opened: set[FakeWire]) -> RedisStore:
 
 
 async def _call(store: RedisStore, name: str) -> object:
-    return await store._servers[0].lane.call(b"ECHO", name.encode())
+    return await store._backend.servers[0].lane.call(b"ECHO", name.encode())
 
 
 async def _steps(number: int) -> None:
@@ -128,13 +128,13 @@ async def test_what_nobody_waits_for_any_more_is_not_even_sent(store: RedisStore
     await _steps(2)
 
     assert await _call(store, "next") == b"reply to next"
-    assert not store._servers[0].lane._waiting
+    assert not store._backend.servers[0].lane._waiting
     await store.close()
 
 
 async def test_a_defect_reaches_its_callers_and_not_those_after_them(store: RedisStore) -> None:
     with pytest.raises(TypeError):
-        await store._servers[0].lane.call(b"ECHO", 1)  # bytes and a number do not add up
+        await store._backend.servers[0].lane.call(b"ECHO", 1)  # bytes and a number do not add up
 
     assert await _call(store, "next") == b"reply to next"
     await store.close()

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from discovery.errors import MeshIdTakenError, StoreUnavailableError
-from discovery.models import Counts
+from discovery.errors import MeshIdTakenError, QuotaError, StoreUnavailableError
+from discovery.models import Counts, Terms
 from discovery.stores.base import Grant
 from discovery.stores.redis.shards import SLOTS as OUR_SLOTS
 from discovery.stores.redis.shards import shard_number
@@ -83,6 +83,32 @@ async def test_agents_are_with_their_meshes_on_every_node(nodes: list[Server], j
 
     assert sum(replica.store.expired for replica in replicas) == len(MESHES)
     assert await replicas[1].counts() == Counts(0, 2 * len(MESHES))
+
+
+async def test_all_leases_and_those_of_one_owner_are_found_on_every_node(
+    nodes: list[Server], join: Join
+) -> None:
+    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    terms = Terms(
+        owner="an-owner", most_of_owner=len(MESHES), most_in_all=2 * len(MESHES), reserve=9
+    )
+    for number, mesh_id in enumerate(MESHES):
+        await replicas[number % 2].register(registration(mesh_id=mesh_id), terms=terms)
+
+    with pytest.raises(QuotaError):
+        await replicas[0].register(registration(mesh_id="one-too-many"), terms=terms)
+    assert (await replicas[1].register(registration(mesh_id=MESHES[5]), terms=terms)).renewed
+    listed, after = list[str](), "0.0"
+    while after:
+        page = await replicas[0].leases(prefix="mesh-", after=after, limit=10)
+        listed += [lease.registration.mesh_id for lease in page.leases]
+        after = page.after
+    assert set(listed) == set(MESHES)
+    for mesh_id in MESHES:
+        assert await replicas[0].reservation(mesh_id) is not None
+        assert await replicas[1].evict(mesh_id) is True
+    assert await replicas[0].count() == 0
+    await replicas[0].register(registration(mesh_id="one-too-many"), terms=terms)
 
 
 async def test_an_expiry_is_swept_on_every_node_and_heard_once(

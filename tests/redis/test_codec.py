@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,9 +17,16 @@ from discovery.models import (
     Lease,
     PublicEndpoint,
     Registration,
+    Reservation,
     WatchEvent,
 )
-from discovery.stores.redis.codec import decode_event, decode_lease, encode_registration
+from discovery.stores.redis.codec import (
+    decode_event,
+    decode_lease,
+    decode_reservation,
+    encode_owner,
+    encode_registration,
+)
 from tests.support import KEY, MESH, examples, registration, shown
 
 # Any string at all, lone surrogates too: what may be in a registration is not for the store to say.
@@ -132,7 +140,44 @@ def test_words_and_fields_of_a_later_version_are_ignored() -> None:
     document = json.loads(encode_registration(registration()))
     body = json.dumps({**document, "of_a_later_version": {"a": [1]}}).encode()
 
-    assert decode_lease(stored(body, b"1 10 20 30 key more words")).registration == registration()
+    lease = decode_lease(stored(body, b"1 10 20 30 key 5 an-owner more words"))
+
+    assert lease == Lease(registration(), 10, 20, 30)
+    assert (lease.granted_at_us, lease.owner) == (5, "an-owner")
+
+
+def test_an_earlier_versions_lease_says_neither_when_it_was_granted_nor_whose_it_is() -> None:
+    lease = decode_lease(stored(encode_registration(registration())))
+
+    assert (lease.granted_at_us, lease.owner) == (0, "")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(["", "-", "%2D", "a b"]))
+@examples(200)
+def test_an_owner_is_one_word_whatever_the_name(owner: str) -> None:
+    word = encode_owner(owner)
+    head = b"1 10 20 30 key 5 %b" % word
+
+    assert re.fullmatch(rb"[A-Za-z0-9_.~%-]+", word)
+    assert decode_lease(stored(encode_registration(registration()), head)).owner == owner
+
+
+@pytest.mark.parametrize("word", [b"%ff", b"\xff"])
+def test_an_owner_that_is_none_is_an_error(word: bytes) -> None:
+    head = b"1 10 20 30 key 5 %b" % word
+    with pytest.raises(StoreUnavailableError):
+        decode_lease(stored(encode_registration(registration()), head))
+
+
+def test_a_reservation_is_decoded_and_words_of_a_later_version_are_ignored() -> None:
+    assert decode_reservation(b"1 30 key") == Reservation("key", 30)
+    assert decode_reservation(b"1 30 key more words") == Reservation("key", 30)
+
+
+@pytest.mark.parametrize("value", [b"", b"1", b"1 30", b"2 30 key", b"1 x key", b"1 30 \xff"])
+def test_what_is_no_reservation_is_an_error_and_no_absence(value: bytes) -> None:
+    with pytest.raises(StoreUnavailableError):
+        decode_reservation(value)
 
 
 RUBBISH = [
@@ -141,6 +186,7 @@ RUBBISH = [
     b"2 10 20 30 key\n{}",
     b"1 10 20\n{}",
     b"1 10 x 30 key\n{}",
+    b"1 10 20 30 key x owner\n{}",
     stored(b""),
     stored(b"{}"),
     stored(b"[]"),

@@ -7,12 +7,13 @@ import random
 
 import pytest
 
-from discovery.errors import MeshIdTakenError
+from discovery.errors import MeshIdTakenError, MeshReservedError, QuotaError
+from discovery.models import Terms
 from discovery.stores.base import Grant
 from tests.redis.conftest import Join
 from tests.redis.servers import Server
 from tests.redis.support import Replica
-from tests.support import key, registration
+from tests.support import KEY, key, registration
 
 PATIENT = 30.0
 """Seconds. What is tested here is who wins, not how fast, on however busy a machine."""
@@ -53,6 +54,55 @@ async def test_of_many_keys_at_two_replicas_exactly_one_gets_the_agent(
     assert sum(isinstance(answer, MeshIdTakenError) for answer in answers) == 499
     for replica in replicas:
         assert (await replica.agents()).leases == (grant.lease,)
+
+
+async def test_of_many_keys_at_two_replicas_only_the_one_it_is_reserved_for_gets_the_mesh(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    await replicas[0].register(terms=Terms(reserve=300))
+    await replicas[1].deregister()
+    contenders = [registration(pubkey=key(number)) for number in range(500, 0, -1)]
+
+    answers = await asyncio.gather(
+        *(replicas[n % 2].register(contender) for n, contender in enumerate(contenders)),
+        return_exceptions=True,
+    )
+
+    [grant] = [answer for answer in answers if isinstance(answer, Grant)]
+    assert grant.lease.registration.pubkey == KEY
+    refusals = (MeshIdTakenError, MeshReservedError)
+    assert sum(isinstance(answer, refusals) for answer in answers) == 499
+
+
+async def test_grants_one_after_the_other_at_many_replicas_stay_within_a_quota(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url, timeout=PATIENT) for _ in range(3)]
+    terms = Terms(owner="an-owner", most_of_owner=10)
+    refused = 0
+    for number in range(30):
+        wanted = registration(mesh_id=f"mesh-{number}")
+        try:
+            await replicas[number % 3].register(wanted, terms=terms)
+        except QuotaError:
+            refused += 1
+
+    assert refused == 20
+    assert await replicas[0].count() == 10
+
+
+async def test_grants_at_the_same_moment_pass_a_quota_by_no_more_than_there_are_at_once(
+    server: Server, join: Join
+) -> None:
+    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    terms = Terms(most_in_all=10)
+    for batch in range(5):
+        wanted = [registration(mesh_id=f"mesh-{batch}-{number}") for number in range(8)]
+        calls = (replicas[n % 2].register(one, terms=terms) for n, one in enumerate(wanted))
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    assert 10 <= await replicas[0].count() <= 10 + 7
 
 
 async def test_a_mesh_that_changes_hands_between_replicas_never_has_two_owners(

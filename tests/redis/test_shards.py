@@ -16,7 +16,7 @@ def test_every_key_of_a_shard_is_in_one_slot() -> None:
     for shard in SHARDS:
         keys = {*shard.keys(b"one-mesh"), *shard.keys(b"another.mesh_"), shard.events}
         keys |= {*shard.keys(b"one-mesh", b"agent"), *shard.page_keys(b"one-mesh")}
-        keys |= {*shard.sweep_keys()}
+        keys |= {*shard.sweep_keys(), shard.owned(b"an-owner"), shard.once(b"a-name")}
 
         assert {key_slot(key) for key in keys} == {shard.slot}
 
@@ -41,6 +41,9 @@ def test_a_mesh_stays_where_it_is() -> None:
     assert [shard_number(name) for name in (b"mesh-1", b"a", b"my-mesh.example")] == [5, 3, 8]
     assert SHARDS[5].lease(b"mesh-1") == b"prefix:{2}:lease:mesh-1"
     assert SHARDS[5].lease(b"mesh-1", b"a") == b"prefix:{2}:agents:lease:mesh-1/a"
+    assert SHARDS[5].reserved(b"mesh-1") == b"prefix:{2}:reserved:mesh-1"
+    assert SHARDS[5].reserved(b"mesh-1", b"a") == b"prefix:{2}:agents:reserved:mesh-1/a"
+    assert SHARDS[5].owned(b"an-owner") == b"prefix:{2}:owned:an-owner"
 
 
 def test_an_agent_is_where_the_script_that_lists_agents_looks_for_it() -> None:

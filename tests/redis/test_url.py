@@ -18,7 +18,7 @@ from discovery.stores.redis.routes import Cluster, Dialer, Fixed, Sentinels
 def route_of(url: str) -> Any:
     store = open_store(url, prefix="coral")
     assert isinstance(store, RedisStore)
-    return store._servers[0].lane._link._route
+    return store._backend.servers[0].lane._link._route
 
 
 def wire_of(dialer: Dialer, address: tuple[str, int] = ("h", 1)) -> Any:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import islice
 
 import pytest
 
 from discovery.errors import StoreUnavailableError
-from discovery.models import Counts, WatchEvent
+from discovery.models import Counts, Reservation, Terms, WatchEvent
 from discovery.stores.redis.shards import make_shards, shard_number
 from tests.redis.conftest import Join
 from tests.redis.servers import Server, eventually, version
-from tests.redis.support import TTL, refusal, refusals
-from tests.support import MESH, registration
+from tests.redis.support import TTL, Replica, refusal, refusals
+from tests.support import KEY, MESH, registration
 
-SHARD = make_shards("test")[shard_number(MESH.encode())]
+SHARDS = make_shards("test")
+SHARD = SHARDS[shard_number(MESH.encode())]
 LEASE = SHARD.lease(MESH.encode())
 
 
@@ -49,12 +51,134 @@ async def test_a_renewal_moves_the_keys_own_end(server: Server, join: Join, agen
         assert await server.ask("PEXPIRETIME", key) * 1000 == lease.expires_at_us
 
 
+def _is_beside(mesh_id: str) -> bool:
+    return SHARDS[shard_number(mesh_id.encode())] == SHARD
+
+
+async def _is_free(replica: Replica, mesh_id: str, agent_id: str) -> bool:
+    return await replica.reservation(mesh_id, agent_id) is None
+
+
+@pytest.mark.skipif(version() < (7, 0), reason="it cannot be asked when a key ends")
+@pytest.mark.parametrize("agent_id", ["", "agent-1"], ids=["colony", "agent"])
+async def test_a_reservation_is_a_key_that_ends_a_while_after_the_lease(
+    server: Server, join: Join, agent_id: str
+) -> None:
+    replica, key = join(server.url), SHARD.reserved(MESH.encode(), agent_id.encode())
+    for ttl in (10, TTL, 20):
+        granted = await replica.register(registration(agent_id=agent_id), ttl, Terms(reserve=5))
+        until_us = granted.lease.expires_at_us + 5_000_000
+
+        assert await server.ask("PEXPIRETIME", key) * 1000 == until_us
+        assert await replica.reservation(agent_id=agent_id) == Reservation(KEY, until_us)
+
+
+@pytest.mark.skipif(version() < (7, 0), reason="it cannot be asked when a key ends")
+async def test_what_is_known_of_an_owner_lives_as_long_as_the_last_lease(
+    server: Server, join: Join
+) -> None:
+    """Sweeps do not know whose a lease was that has ended."""
+    replica, owned = join(server.url), SHARD.owned(b"an-owner")
+    same_shard = (name for name in map("mesh-{}".format, range(100)) if _is_beside(name))
+    one, other = islice(same_shard, 2)
+    terms = Terms(owner="an-owner")
+    longest = (await replica.register(registration(mesh_id=one), TTL, terms)).lease.expires_at_us
+    assert await server.ask("PEXPIRETIME", owned) * 1000 == longest
+    await replica.register(registration(mesh_id=other), 1, terms)
+    assert await server.ask("PEXPIRETIME", owned) * 1000 == longest
+
+    await eventually(partial(replica.lacks, other))
+    await replica.register(registration(mesh_id=one), TTL, Terms(owner="an-owner"))
+    assert await server.ask("ZRANGE", owned, 0, -1) == [one.encode()]
+    await replica.register(registration(mesh_id=one), TTL)
+    assert await server.ask("EXISTS", owned) == 0
+
+
+async def test_an_earlier_versions_lease_is_renewed_as_one_of_nobody_from_the_beginning_of_time(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    await replica.register()
+    head, _, body = (await server.ask("GET", LEASE)).partition(b"\n")
+    await server.ask("SET", LEASE, b" ".join(head.split(b" ")[:5]) + b"\n" + body, "PX", 100_000)
+
+    found = await replica.lookup()
+    assert found is not None
+    assert (found.granted_at_us, found.owner) == (0, "")
+    renewed = await replica.register(terms=Terms(owner="an-owner"))
+    assert renewed.renewed
+    assert renewed.lease.revision == found.revision
+    assert (renewed.lease.granted_at_us, renewed.lease.owner) == (0, "an-owner")
+
+
+@pytest.mark.parametrize("value", ["rubbish", "2 1 key", ""])
+async def test_a_reservation_that_is_none_is_an_error_and_no_absence(
+    server: Server, join: Join, value: str
+) -> None:
+    replica = join(server.url)
+    await server.ask("SET", SHARD.reserved(MESH.encode()), value)
+
+    answers = await refusals(
+        {
+            "register": replica.register(),
+            "evict": replica.evict(),
+            "reservation": replica.reservation(),
+        }
+    )
+
+    assert [name for name, a in answers.items() if not isinstance(a, StoreUnavailableError)] == []
+    assert await replica.works()
+
+
+async def test_a_listed_lease_that_is_none_is_an_error_and_no_absence(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    await replica.register()
+    await server.ask("SET", LEASE, "rubbish")
+
+    assert isinstance(await refusal(replica.leases()), StoreUnavailableError)
+
+
+# -- What is set once -----------------------------------------------------------------------------
+
+
+async def test_of_many_only_the_first_sets_what_is_set_once(server: Server, join: Join) -> None:
+    replicas = [join(server.url, timeout=30) for _ in range(2)]
+    values = [f"value {number} ☂" for number in range(100)]
+
+    answers = await asyncio.gather(
+        *(replicas[n % 2].once("name", value) for n, value in enumerate(values))
+    )
+
+    [winner] = [value for value, had in zip(values, answers, strict=True) if had is None]
+    assert set(answers) == {None, winner}
+    assert await replicas[0].once("another name", "value") is None
+
+
+async def test_what_is_set_once_for_a_while_can_be_set_anew_after_that(
+    server: Server, join: Join
+) -> None:
+    replica = join(server.url)
+    seconds, _ = await server.ask("TIME")
+    soon_ms = int(seconds) * 1000 + 2000
+    assert await replica.once("name", "one", soon_ms) is None
+    assert await replica.once("name", "two") == "one"
+
+    async def is_free() -> bool:
+        return await replica.once("name", "three") is None
+
+    await eventually(is_free)
+
+
 async def test_nothing_but_what_is_bounded_outlives_the_leases(server: Server, join: Join) -> None:
     replica = join(server.url)
     for number in range(50):
-        await replica.register(registration(mesh_id=f"mesh-{number}"), ttl=1)
-        await replica.register(registration(mesh_id=f"mesh-{number % 7}", agent_id=f"{number}"), 1)
-    await eventually(partial(replica.lacks, "mesh-0", "49"))
+        terms = Terms(owner=f"owner-{number % 3}", reserve=number % 2)
+        await replica.register(registration(mesh_id=f"mesh-{number}"), 1, terms)
+        agent = registration(mesh_id=f"mesh-{number % 7}", agent_id=f"{number}")
+        await replica.register(agent, 1, terms)
+    await eventually(partial(_is_free, replica, "mesh-0", "49"))
     while await replica.sweep(limit=10):
         pass
 

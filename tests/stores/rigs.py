@@ -10,8 +10,8 @@ from typing import Any
 from discovery.clock import Instant
 from discovery.measured import MeasuredStore
 from discovery.metrics import Metrics
-from discovery.models import Counts, Lease, Registration, WatchEvent
-from discovery.stores.base import AgentsPage, Grant, RegistryStore
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
+from discovery.stores.base import NO_TERMS, AgentsPage, Grant, LeasesPage, RegistryStore
 from discovery.stores.memory import MemoryStore
 from tests.support import KEY, MESH, ManualClock
 
@@ -38,9 +38,11 @@ class Rig:
     agent_id: str = ""
     """Whom a test is about that does not say it: a mesh's colony, or the agent of this name."""
 
-    async def register(self, registration: Registration, ttl: int = TTL) -> Grant:
+    async def register(
+        self, registration: Registration, ttl: int = TTL, terms: Terms = NO_TERMS
+    ) -> Grant:
         wanted = replace(registration, agent_id=registration.agent_id or self.agent_id)
-        return await self.store.register(wanted, ttl=ttl, now=self.now())
+        return await self.store.register(wanted, ttl=ttl, now=self.now(), terms=terms)
 
     async def lookup(self, mesh_id: str = MESH, agent_id: str = "") -> Lease | None:
         agent_id = agent_id or self.agent_id
@@ -52,6 +54,23 @@ class Rig:
     async def deregister(self, mesh_id: str = MESH, pubkey: str = KEY, agent_id: str = "") -> bool:
         agent_id = agent_id or self.agent_id
         return await self.store.deregister(mesh_id, pubkey, now=self.now(), agent_id=agent_id)
+
+    async def evict(self, mesh_id: str = MESH, agent_id: str = "") -> bool:
+        agent_id = agent_id or self.agent_id
+        return await self.store.evict(mesh_id, now=self.now(), agent_id=agent_id)
+
+    async def reservation(self, mesh_id: str = MESH, agent_id: str = "") -> Reservation | None:
+        agent_id = agent_id or self.agent_id
+        return await self.store.reservation(mesh_id, now=self.now(), agent_id=agent_id)
+
+    async def leases(
+        self, prefix: str = "", after: str = "", limit: int = 100, *, agents: bool | None = None
+    ) -> LeasesPage:
+        """Return a page of the kind of leases that the test is about, if it does not say which."""
+        kind = bool(self.agent_id) if agents is None else agents
+        return await self.store.leases(
+            agents=kind, prefix=prefix, after=after, limit=limit, now=self.now()
+        )
 
     async def agents(self, mesh_id: str = MESH, after: str = "", limit: int = 100) -> AgentsPage:
         return await self.store.agents(mesh_id, after=after, limit=limit, now=self.now())

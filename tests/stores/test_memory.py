@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from discovery.errors import ConfigError
-from discovery.stores import memory, open_store
-from discovery.stores.memory import MemoryStore
+from discovery.models import Terms
+from discovery.stores import open_store
+from discovery.stores.memory import MemoryStore, reminders
 from tests.stores.rigs import TTL, Rig, memory_rig
 from tests.support import ManualClock, key, registration
 
@@ -56,7 +58,7 @@ def store(rig: Rig) -> MemoryStore:
 def heap(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the operations on the heap, from here on."""
     spy = HeapSpy()
-    monkeypatch.setattr(memory, "heapq", spy)
+    monkeypatch.setattr(reminders, "heapq", spy)
     return spy.calls
 
 
@@ -159,8 +161,8 @@ async def test_a_mesh_without_agents_leaves_nothing_behind_but_its_last_revision
     await rig.sweep_all()
 
     assert _size(store) == (0, 0)
-    assert not store._agents
-    assert len(store._absent) == 10
+    assert not store._revisions.agents
+    assert len(store._revisions._absent) == 10
 
 
 async def test_agents_that_are_there_are_not_remembered_as_absent(
@@ -169,14 +171,14 @@ async def test_agents_that_are_there_are_not_remembered_as_absent(
     await rig.agents()
     await rig.register(registration(agent_id="a"))
 
-    assert not store._absent
+    assert not store._revisions._absent
 
 
 async def test_an_agents_renewal_touches_neither_the_heap_nor_the_others(
     rig: Rig, store: MemoryStore, heap: Counter[str]
 ) -> None:
     await _register_agents(rig, 1000)
-    ids = store._agents["mesh-0"].ids
+    ids = store._revisions.agents["mesh-0"].ids
     before = [*ids]
     heap.clear()
     store._entries = Unscannable(store._entries)
@@ -185,7 +187,7 @@ async def test_an_agents_renewal_touches_neither_the_heap_nor_the_others(
     await rig.register(registration(mesh_id="mesh-0", agent_id="500", public_port=1))
 
     assert not heap
-    assert store._agents["mesh-0"].ids is ids
+    assert store._revisions.agents["mesh-0"].ids is ids
     assert ids == before
 
 
@@ -258,7 +260,7 @@ async def test_few_absent_meshes_are_remembered(rig: Rig, store: MemoryStore) ->
         await rig.register(registration(mesh_id=f"mesh-{number}"))
         await rig.deregister(f"mesh-{number}")
 
-    assert len(store._absent) <= 10_000
+    assert len(store._revisions._absent) <= 10_000
 
 
 async def test_meshes_that_are_there_are_not_remembered_as_absent(
@@ -267,7 +269,7 @@ async def test_meshes_that_are_there_are_not_remembered_as_absent(
     await rig.current()
     await rig.register(registration())
 
-    assert not store._absent
+    assert not store._revisions._absent
 
 
 async def test_reminders_are_dropped_rarely_enough_to_cost_nothing(
@@ -376,3 +378,150 @@ def test_open_store_refuses_what_it_does_not_know(url: str) -> None:
         open_store(url)
 
     assert repr(url) in str(refusal.value)
+
+
+# -- Reservations and listing ---------------------------------------------------------------------
+
+RESERVED = Terms(reserve=TTL)
+
+
+def _reserved(store: MemoryStore) -> tuple[int, int]:
+    return len(store._reservations), len(store._reservations._reminders)
+
+
+async def test_reservations_are_freed_by_the_sweep_when_they_are_over(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for number in range(1000):
+        await rig.register(registration(mesh_id=f"mesh-{number}"), terms=RESERVED)
+    await rig.advance(TTL)
+    await rig.sweep_all()
+    assert _size(store) == (0, 0)
+    assert _reserved(store) == (1000, 1000)
+
+    await rig.advance(TTL)
+    assert await rig.sweep(limit=7)
+    assert _reserved(store) == (993, 993)
+    await rig.sweep_all()
+    assert _reserved(store) == (0, 0)
+
+
+async def test_renewals_of_what_is_reserved_take_no_memory(
+    rig: Rig, store: MemoryStore, heap: Counter[str]
+) -> None:
+    await rig.register(registration(), terms=RESERVED)
+    heap.clear()
+    for _ in range(TTL - 1):
+        await rig.advance(1)
+        await rig.register(registration(), terms=RESERVED)
+
+    assert not heap
+    assert _reserved(store) == (1, 1)
+
+
+@pytest.mark.parametrize("leave", ["deregister", "evict"])
+async def test_what_is_reserved_again_and_again_takes_little_memory(
+    rig: Rig, store: MemoryStore, leave: str
+) -> None:
+    for number in range(20_000):
+        await rig.register(registration(), TTL if number % 2 else 10, RESERVED)
+        await getattr(rig, leave)()
+        assert _reserved(store)[1] < 2000
+
+
+async def test_a_reservation_that_was_shortened_is_freed_in_time_and_only_once(
+    rig: Rig, store: MemoryStore
+) -> None:
+    for ttl in (TTL, 10, 10, TTL, 10):
+        await rig.register(registration(), ttl, RESERVED)
+        await rig.deregister()
+    await rig.advance(TTL + 10)
+    await rig.sweep_all()
+    assert _reserved(store)[0] == 0
+    await rig.register(registration(), TTL, RESERVED)
+    await rig.advance(TTL)
+    await rig.sweep_all()
+
+    assert _reserved(store)[0] == 1
+
+
+async def test_owners_that_have_nothing_are_forgotten(rig: Rig, store: MemoryStore) -> None:
+    for number in range(100):
+        wanted = registration(mesh_id=f"mesh-{number % 2}")
+        await rig.register(wanted, terms=Terms(owner=f"owner-{number}", most_of_owner=5))
+        await rig.register(registration(agent_id="a"), terms=Terms(owner=f"owner-{number}"))
+    assert store._census._owned == {"owner-98": 1, "owner-99": 1}
+    await rig.deregister("mesh-0")
+    await rig.evict("mesh-1")
+
+    assert store._census._owned == {}
+
+
+async def test_a_renewal_costs_a_list_of_leases_nothing(rig: Rig, store: MemoryStore) -> None:
+    await _register(rig, 100)
+    colonies = store._census.roster(agents=False)
+    colonies._listed = cast("Any", _Untouchable())
+
+    await rig.register(registration(mesh_id="mesh-50"))
+    await rig.register(registration(mesh_id="mesh-50", public_port=1), terms=Terms(owner="one"))
+    await rig.lookup("mesh-50")
+
+
+class _Untouchable:
+    """Stands in for a list that nobody should read or change."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AssertionError(f"the list was touched: {name}")
+
+
+async def test_a_page_touches_its_own_leases_and_no_others(rig: Rig, store: MemoryStore) -> None:
+    await _register(rig, 5000)
+    store._entries = Unscannable(store._entries)
+    colonies, taken = store._census.roster(agents=False), list[object]()
+
+    class Watched(list[Any]):
+        def _refuse(self, *_: object) -> NoReturn:
+            raise AssertionError("the list was gone through")
+
+        def __getitem__(self, part: Any) -> Any:
+            taken.append(part)
+            return super().__getitem__(part)
+
+        __iter__ = copy = index = sort = reverse = __contains__ = cast("Any", _refuse)
+
+    colonies._listed = Watched(colonies._listed)
+    page = await rig.leases(limit=1000)
+    await rig.leases("nowhere", page.after, limit=1000)
+    await rig.deregister("mesh-17")
+    await rig.register(registration(mesh_id="another"))
+
+    slices = [part for part in taken if isinstance(part, slice)]
+    assert slices == [slice(4000, 5000), slice(3000, 4000)]
+
+
+async def test_a_page_of_a_hundred_thousand_holds_nobody_up(rig: Rig) -> None:
+    """The bound is far above what it takes, which is less than a millisecond."""
+    await _register(rig, 100_000)
+    after, longest, found = "", 0.0, 0
+    while after or not found:
+        started = time.perf_counter()
+        page = await rig.leases("mesh", after, limit=1000)
+        longest = max(longest, time.perf_counter() - started)
+        found, after = found + len(page.leases), page.after
+
+    assert found == 100_000
+    assert longest < 0.5
+
+
+async def test_a_call_on_terms_never_suspends_unless_it_counts_many(rig: Rig) -> None:
+    terms = Terms(reserve=10, owner="one", most_of_owner=1, most_in_all=5, old_pubkey=key(2))
+    calls = (
+        rig.register(registration(), terms=terms),
+        rig.register(registration(), terms=terms),
+        rig.leases(),
+        rig.reservation(),
+        rig.evict(),
+    )
+    for call in calls:
+        with pytest.raises(StopIteration):
+            call.send(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from discovery.clock import MICROSECONDS
-from discovery.errors import MeshIdTakenError, NotOwnerError
-from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.errors import MeshIdTakenError, MeshReservedError, NotOwnerError, QuotaError
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
 from discovery.stores.base import Grant
 from tests.redis.rigs import REDIS_RIGS
 from tests.stores.rigs import RIGS, OpenRig, Rig
@@ -37,10 +37,22 @@ NAMED = st.sampled_from(NAMES)
 KEYS = st.sampled_from([key(1), key(2)])
 CONTENTS = st.sampled_from([1, 2, 3])
 TTLS = st.sampled_from([1, 2, 3, 10, 300])
+RESERVES = st.sampled_from([0, 0, 1, 10, 300])
+OLD_KEYS = st.sampled_from(["", "", key(1), key(2)])
+OWNERS = st.sampled_from(["", "one", "two"])
+QUOTAS = st.sampled_from(
+    [
+        Terms(),
+        *(Terms(most_of_owner=number) for number in (1, 2, 4)),
+        *(Terms(most_agents=number) for number in (1, 2, 4)),
+        *(Terms(most_in_all=number) for number in (1, 2, 4)),
+    ]
+)
 SECONDS = st.one_of(
     st.sampled_from([0.0, 1e-6, 0.5, 1.0, 1.0, 2.0, 10.0, 300.0]),
     st.floats(min_value=0, max_value=20),
 )
+LIMITS = st.sampled_from([1, 2, 100])
 WALL_STEPS = st.sampled_from([-86_400.0, -10.0, -1.0, -1e-6, 1e-6, 1.0, 10.0, 86_400.0])
 
 
@@ -51,6 +63,15 @@ class Held:
     lease: Lease
     ends_us: int
     """On the monotonic clock: nothing else ends a lease."""
+
+
+@dataclass
+class Kept:
+    """What the model knows of a reservation."""
+
+    reservation: Reservation
+    ends_us: int
+    """On the monotonic clock."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -64,6 +85,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.opened = AsyncExitStack()
         self.rig: Rig = self.wait_for(self.opened.enter_async_context(type(self).open_rig()))
         self.held: dict[Name, Held] = {}
+        self.kept: dict[Name, Kept] = {}
         self.revisions: dict[Name, int] = {}
 
     def teardown(self) -> None:
@@ -78,13 +100,30 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=NAMED, pubkey=KEYS, content=CONTENTS, ttl=TTLS)
     def register(self, name: Name, pubkey: str, content: int, ttl: int) -> None:
         wanted = registration(**name._asdict(), pubkey=pubkey, public_port=content)
-        held = self.live(name)
-        if held is None or held.lease.registration.pubkey == pubkey:
-            self.check_grant(self.wait_for(self.rig.register(wanted, ttl)), wanted, ttl, held)
-            return
-        with pytest.raises(MeshIdTakenError) as refusal:
-            self.wait_for(self.rig.register(wanted, ttl))
-        assert refusal.value.expires_at_us == held.lease.expires_at_us
+        self.register_on(wanted, ttl, Terms())
+
+    @rule(
+        name=NAMED,
+        pubkey=KEYS,
+        ttl=TTLS,
+        quota=QUOTAS,
+        reserve=RESERVES,
+        old_pubkey=OLD_KEYS,
+        owner=OWNERS,
+    )
+    def register_on_terms(
+        self,
+        name: Name,
+        pubkey: str,
+        ttl: int,
+        quota: Terms,
+        reserve: int,
+        old_pubkey: str,
+        owner: str,
+    ) -> None:
+        wanted = registration(**name._asdict(), pubkey=pubkey, public_port=1)
+        terms = replace(quota, reserve=reserve, old_pubkey=old_pubkey, owner=owner)
+        self.register_on(wanted, ttl, terms)
 
     @rule(pubkey=KEYS, ttl=TTLS)
     def register_all(self, pubkey: str, ttl: int) -> None:
@@ -95,8 +134,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=NAMED, ttl=TTLS)
     def renew(self, name: Name, ttl: int) -> None:
         if name in self.held:
-            held, wanted = self.live(name), self.held[name].lease.registration
-            self.check_grant(self.wait_for(self.rig.register(wanted, ttl)), wanted, ttl, held)
+            self.register_on(self.held[name].lease.registration, ttl, Terms())
+
+    @rule(name=NAMED)
+    def evict(self, name: Name) -> None:
+        there_was = self.live(name) is not None or self.reserved(name) is not None
+        assert self.wait_for(self.rig.evict(*name)) is there_was
+        self.held.pop(name, None)
+        self.kept.pop(name, None)
 
     @rule(name=NAMED, pubkey=KEYS)
     def deregister(self, name: Name, pubkey: str) -> None:
@@ -131,12 +176,26 @@ class StoreMachine(RuleBasedStateMachine):
             page = self.wait_for(self.rig.agents(mesh_id, after, limit))
             assert len(page.leases) <= limit
             assert page.revision == (self.last_told(row) or page.revision)
-            assert self.wait_for(self.rig.agents(mesh_id, after, limit)).revision == page.revision
+            again = self.wait_for(self.rig.agents(mesh_id, after, limit))
+            # It stays, unless only now an end is noticed that was due.
+            assert again.revision == (self.last_told(row) or page.revision)
             found += page.leases
             after = page.after
         live = [name for name in sorted(self.all_live()) if name > Name(mesh_id, begin)]
         assert found == [self.held[name].lease for name in live if name.mesh_id == mesh_id]
-        self.revisions[row] = page.revision
+        self.revisions[row] = again.revision
+
+    @rule(agents=st.booleans(), prefix=st.sampled_from(["", "m", "n/"]), limit=LIMITS)
+    def leases(self, agents: bool, prefix: str, limit: int) -> None:
+        page = self.wait_for(self.rig.leases(prefix, limit=limit, agents=agents))
+        found = [*page.leases]
+        while page.after:
+            page = self.wait_for(self.rig.leases(prefix, page.after, limit, agents=agents))
+            found += page.leases
+        for name, held in self.all_live().items():
+            wanted = bool(name.agent_id) is agents and name.mesh_id.startswith(prefix)
+            assert found.count(held.lease) == wanted
+        assert len(found) <= len(self.all_live())
 
     @rule(limit=st.sampled_from([1, 2]))
     def sweep(self, limit: int) -> None:
@@ -182,6 +241,12 @@ class StoreMachine(RuleBasedStateMachine):
             held = self.live(name)
             found = self.wait_for(self.rig.lookup(*name))
             assert found == (held.lease if held else None)
+            assert found is None or _whose(found) == _whose(self.held[name].lease)
+
+    @invariant()
+    def names_are_reserved_for_their_last_holders_and_no_others(self) -> None:
+        for name in NAMES:
+            assert self.wait_for(self.rig.reservation(*name)) == self.reserved(name)
 
     @invariant()
     def events_have_growing_revisions_and_each_changes_something(self) -> None:
@@ -214,15 +279,64 @@ class StoreMachine(RuleBasedStateMachine):
     def all_live(self) -> dict[Name, Held]:
         return {name: held for name, held in self.held.items() if self.monotonic_us < held.ends_us}
 
-    def check_grant(self, grant: Grant, wanted: Registration, ttl: int, held: Held | None) -> None:
+    def reserved(self, name: Name) -> Reservation | None:
+        kept = self.kept.get(name)
+        return kept.reservation if kept is not None and self.monotonic_us < kept.ends_us else None
+
+    def full(self, name: Name, terms: Terms) -> bool:
+        live = self.all_live()
+        agents = [other for other in live if other.agent_id and other.mesh_id == name.mesh_id]
+        owned = [n for n, h in live.items() if not n.agent_id and h.lease.owner == terms.owner]
+        return (
+            0 < terms.most_in_all <= len(live)
+            or bool(name.agent_id and 0 < terms.most_agents <= len(agents))
+            or bool(not name.agent_id and terms.owner and 0 < terms.most_of_owner <= len(owned))
+        )
+
+    def register_on(self, wanted: Registration, ttl: int, terms: Terms) -> None:
+        name, agreed = _name(wanted), (wanted.pubkey, terms.old_pubkey)
+        held, reserved = self.live(name), self.reserved(name)
+        call = self.rig.register(wanted, ttl, terms)
+        if held is not None and held.lease.registration.pubkey not in agreed:
+            with pytest.raises(MeshIdTakenError) as taken:
+                self.wait_for(call)
+            assert taken.value.expires_at_us == held.lease.expires_at_us
+        elif held is None and reserved is not None and reserved.pubkey not in agreed:
+            with pytest.raises(MeshReservedError) as refusal:
+                self.wait_for(call)
+            assert refusal.value.reserved_until_us == reserved.until_us
+        elif held is None and self.full(name, terms):
+            with pytest.raises(QuotaError):
+                self.wait_for(call)
+        else:
+            self.check_grant(self.wait_for(call), wanted, ttl, held, terms.owner)
+            self.reserve(name, terms)
+
+    def reserve(self, name: Name, terms: Terms) -> None:
+        """Hold what was reserved with the lease that is held now."""
+        held, reserved = self.held[name], self.reserved(name)
+        pubkey, spare_us = held.lease.registration.pubkey, terms.reserve * MICROSECONDS
+        if terms.reserve:
+            reservation = Reservation(pubkey, held.lease.expires_at_us + spare_us)
+            self.kept[name] = Kept(reservation, held.ends_us + spare_us)
+        elif reserved is not None:
+            self.kept[name].reservation = replace(reserved, pubkey=pubkey)
+
+    def check_grant(
+        self, grant: Grant, wanted: Registration, ttl: int, held: Held | None, owner: str
+    ) -> None:
         """Check what was granted, and hold it: what `wanted` names `held` this before."""
         now, span_us = self.rig.now(), ttl * MICROSECONDS
         expires_at_us, ends_us = now.unix_us + span_us, now.monotonic_us + span_us
         if held is not None and held.ends_us >= ends_us:
             expires_at_us, ends_us = held.lease.expires_at_us, held.ends_us
         self.check_revision(grant, wanted, held)
-        lease = Lease(wanted, grant.lease.revision, now.unix_us, expires_at_us)
+        granted_at_us = now.unix_us if held is None else held.lease.granted_at_us
+        lease = Lease(
+            wanted, grant.lease.revision, now.unix_us, expires_at_us, granted_at_us, owner
+        )
         assert grant == Grant(lease, renewed=held is not None)
+        assert _whose(grant.lease) == _whose(lease)
         self.held[_name(wanted)] = Held(lease, ends_us)
 
     def check_revision(self, grant: Grant, wanted: Registration, held: Held | None) -> None:
@@ -248,6 +362,11 @@ class StoreMachine(RuleBasedStateMachine):
 
 def _name(whose: WatchEvent | Registration) -> Name:
     return Name(whose.mesh_id, whose.agent_id)
+
+
+def _whose(lease: Lease) -> tuple[int, str]:
+    """Return what two leases may differ in and still be equal."""
+    return lease.granted_at_us, lease.owner
 
 
 def _row(whose: WatchEvent | Registration) -> Name:

@@ -19,14 +19,17 @@ from discovery.errors import (
     DiscoveryError,
     DrainingError,
     MeshIdTakenError,
+    MeshReservedError,
     NotOwnerError,
     OtherError,
+    QuotaError,
     StoreUnavailableError,
 )
 from discovery.logs import set_up_logs
 from discovery.measured import MeasuredStore
 from discovery.metrics import Metrics
-from discovery.models import Counts
+from discovery.models import Counts, Terms
+from discovery.stores.base import NO_TERMS
 from discovery.stores.memory import MemoryStore
 from discovery.transport import pipeline as pipeline_module
 from discovery.transport.connections import Connections
@@ -38,6 +41,10 @@ LOOKUP = "/coral.discovery.v1.DiscoveryService/LookupColony"
 WATCH = "/coral.discovery.v1.DiscoveryService/WatchColony"
 REPLY = LookupColonyResponse()
 TTL = 300
+OPERATIONS = (
+    *("register", "lookup", "deregister", "evict", "reservation", "leases"),
+    *("agents", "count", "sweep", "current"),
+)
 STOPWATCH = (10.0, 10.25)
 
 SetClock = Callable[[ModuleType, Iterable[float]], None]
@@ -284,9 +291,9 @@ class Stored:
         self.inner = MemoryStore()
         self.store = MeasuredStore(self.inner, metrics.store)
 
-    async def register(self, key: str = KEY, mesh_id: str = MESH) -> None:
+    async def register(self, key: str = KEY, mesh_id: str = MESH, terms: Terms = NO_TERMS) -> None:
         registered = registration(mesh_id=mesh_id, pubkey=key)
-        await self.store.register(registered, ttl=TTL, now=self.clock.now())
+        await self.store.register(registered, ttl=TTL, now=self.clock.now(), terms=terms)
 
     async def deregister(self, key: str = KEY) -> None:
         await self.store.deregister(MESH, key, now=self.clock.now())
@@ -329,6 +336,25 @@ async def test_another_keys_registration_is_a_conflict(stored: Stored) -> None:
         await stored.register(OTHER_KEY)
 
     assert stored.leases() == {"granted": 1, "conflicted": 1}
+    assert stored.operations() == {("register", "ok"): 1, ("register", "refused"): 1}
+
+
+async def test_a_name_that_is_reserved_for_another_key_is_a_conflict(stored: Stored) -> None:
+    await stored.register(terms=Terms(reserve=TTL))
+    await stored.deregister()
+    with pytest.raises(MeshReservedError):
+        await stored.register(OTHER_KEY)
+
+    assert stored.leases() == {"granted": 1, "released": 1, "conflicted": 1}
+    assert stored.operations()["register", "refused"] == 1
+
+
+async def test_a_full_registry_is_a_refusal_and_no_conflict(stored: Stored) -> None:
+    await stored.register()
+    with pytest.raises(QuotaError):
+        await stored.register(mesh_id="mesh-2", terms=Terms(most_in_all=1))
+
+    assert stored.leases() == {"granted": 1}
     assert stored.operations() == {("register", "ok"): 1, ("register", "refused"): 1}
 
 
@@ -404,12 +430,15 @@ async def test_each_operation_is_counted_with_how_it_ended(
     stored: Stored, monkeypatch: pytest.MonkeyPatch, error: BaseException, outcome: str
 ) -> None:
     now = stored.clock.now()
-    for name in ("register", "lookup", "deregister", "agents", "count", "sweep", "current"):
+    for name in OPERATIONS:
         monkeypatch.setattr(stored.inner, name, raising(error))
     for operation in (
         stored.register(),
         stored.store.lookup(MESH, now=now),
         stored.deregister(),
+        stored.store.evict(MESH, now=now),
+        stored.store.reservation(MESH, now=now),
+        stored.store.leases(agents=False, prefix="", after="", limit=1, now=now),
         stored.store.agents(MESH, after="", limit=1, now=now),
         stored.store.count(now=now),
         stored.sweep(),
@@ -419,10 +448,7 @@ async def test_each_operation_is_counted_with_how_it_ended(
             await operation
         assert raised.value is error
 
-    assert stored.operations() == {
-        (name, outcome): 1
-        for name in ("register", "lookup", "deregister", "agents", "count", "sweep", "current")
-    }
+    assert stored.operations() == {(name, outcome): 1 for name in OPERATIONS}
     assert not stored.leases()
 
 

@@ -34,7 +34,7 @@ from discovery._gen.coral.discovery.v1 import LookupColonyRequest, LookupColonyR
 from discovery.client import DiscoveryClient
 from discovery.config import ServerSettings
 from discovery.errors import Code, ConfigError, MeshIdTakenError, OtherError, StoreUnavailableError
-from discovery.models import Counts
+from discovery.models import Counts, Terms
 from discovery.server import DiscoveryServer, _open_tracing
 from discovery.stores.base import RegistryStore
 from discovery.stores.memory import MemoryStore
@@ -276,10 +276,19 @@ async def test_each_operation_has_its_span_and_its_answer(traced: Traced) -> Non
         assert await store.count(now=now) == Counts(1, 1)
         assert await store.deregister(MESH, registration().pubkey, now=now) is True
         assert await store.deregister(MESH, agent.lease.registration.pubkey, now=now, agent_id="a")
+        await store.register(registration(), ttl=300, now=now, terms=Terms(reserve=10))
+        assert await store.reservation(MESH, now=now) is not None
+        page = await store.leases(agents=False, prefix="", after="", limit=1, now=now)
+        assert [lease.registration for lease in page.leases] == [registration()]
+        assert await store.evict(MESH, now=now) is True
+        assert await store.reservation(MESH, now=now) is None
         assert await store.sweep(now=now, limit=1) is False
         assert store.expired == 0
 
-    operations = "register lookup current register lookup agents count deregister deregister sweep"
+    operations = (
+        "register lookup current register lookup agents count deregister deregister"
+        " register reservation leases evict reservation sweep"
+    )
     assert [span.name for span in traced.spans()] == [
         *(f"store {operation}" for operation in operations.split()),
         "a call",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from discovery.clock import Instant
-from discovery.models import Counts, Lease, Registration, WatchEvent
+from discovery.errors import QuotaError
+from discovery.models import Counts, Lease, Registration, Reservation, Terms, WatchEvent
 
 Listener = Callable[[WatchEvent], None]
 
@@ -27,6 +28,64 @@ class AgentsPage:
     revision: int
     leases: tuple[Lease, ...]
     after: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesPage:
+    """Some of all leases. `after` says where the next page begins, and is empty if there is none."""
+
+    leases: tuple[Lease, ...]
+    after: str
+
+
+NO_TERMS = Terms()
+
+
+class Quotas(NamedTuple):
+    """Numbers of live leases: how many there are, or may be at most; 0 is any number, or one that does not matter."""
+
+    of_owner: int
+    """Colonies of one owner."""
+    of_mesh: int
+    """Agents of one mesh."""
+    in_all: int
+
+
+def quotas(registration: Registration, terms: Terms) -> Quotas:
+    """Return the most that there may be with `registration`: those of the terms that are about its kind."""
+    if registration.agent_id:
+        return Quotas(0, terms.most_agents, terms.most_in_all)
+    return Quotas(terms.most_of_owner if terms.owner else 0, 0, terms.most_in_all)
+
+
+def quota_error(most: Quotas, there_are: Quotas) -> QuotaError | None:
+    """Return the error of one lease more than `there_are`, if that is more than `most`."""
+    for whose, allowed, number in zip(_WHOSE, most, there_are, strict=True):
+        if 0 < allowed <= number:
+            return QuotaError(f"{whose} {allowed} already, which is as many as there may be")
+    return None
+
+
+_WHOSE = (
+    "this API key has colonies registered:",
+    "this mesh has agents:",
+    "this server has leases:",
+)
+
+
+@runtime_checkable
+class OnceStore(Protocol):
+    """What replicas that share a store agree on, beside leases: values that are set once, by whoever is first."""
+
+    async def once(self, name: str, value: str, until_ms: int | None = None) -> str | None:
+        """Set `name` to `value`, until a Unix time in milliseconds if one is given, unless it has a value already.
+
+        Return the value that it had; None if it is `value` from now on.
+
+        Raises:
+            StoreUnavailableError: the store has not answered; it may be set, or not.
+        """
+        ...
 
 
 class RegistryStore(Protocol):
@@ -54,15 +113,24 @@ class RegistryStore(Protocol):
         """
         ...
 
-    async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
+    async def register(
+        self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
+    ) -> Grant:
         """Grant or renew the lease on the colony or agent that `registration` names, for `ttl` seconds from `now`.
 
         The key that holds a live lease owns it: it renews, and may change everything else. Repeating a call is safe.
         A renewal never ends a lease sooner than was acknowledged before. The revision grows if the content changed or
         there was no live lease, also beyond every revision there was before; it stays if the content is the same.
 
+        With `terms.old_pubkey`, what that key holds or has reserved is treated as this key's: a live lease goes on as a
+        renewal whose content changed. A reservation, if the terms have one, begins with the lease and lasts until its
+        end and `reserve` more, also across a deregistration. Quotas are of live leases; they are looked at before a
+        grant and never before a renewal. Where several replicas grant at once, they may be passed by a few.
+
         Raises:
             MeshIdTakenError: another key holds a live lease. Nothing was changed.
+            MeshReservedError: there is none, but the name is reserved for another key. Nothing was changed.
+            QuotaError: as many as may be are registered already. Nothing was changed.
         """
         ...
 
@@ -84,6 +152,30 @@ class RegistryStore(Protocol):
 
         Raises:
             NotOwnerError: another key holds a live lease. Nothing was changed.
+        """
+        ...
+
+    async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
+        """End a lease and its reservation, whoever holds them; return whether there was either. Repeatable."""
+        ...
+
+    async def reservation(
+        self, mesh_id: str, *, now: Instant, agent_id: str = ""
+    ) -> Reservation | None:
+        """Return for whom a name is reserved, if it is; that may be who holds the live lease."""
+        ...
+
+    async def leases(
+        self, *, agents: bool, prefix: str, after: str, limit: int, now: Instant
+    ) -> LeasesPage:
+        """Return live leases of agents, or of colonies, whose mesh_id begins with `prefix`, in no particular order.
+
+        It looks at about `limit` leases, so a page may hold fewer, or none, and not be the last; it holds up nobody,
+        however many there are. `after` is empty for the first page, then what the page before says. What is registered
+        from the first page to the last is in at least one of them.
+
+        Raises:
+            ValueError: `after` is none that a page has said.
         """
         ...
 

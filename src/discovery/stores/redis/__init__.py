@@ -19,8 +19,15 @@ How the contract of `stores.base` is kept:
 - **Agents** are in the shard of their mesh, in keys of their own. Those of a mesh share one row of revisions, the last
   of which is kept as long as there are any, and for a while after. Who notices an expiry takes the next.
 
-Modules: `store` means the contract, `shards` and `codec` say what is where and in which form, `lane` lets concurrent
-calls share round trips over a `link`, which connects to where a `routes` class says, `events` follows the streams.
+- **A reservation** is a key with a lifetime too, which the script that grants or renews a lease writes, and looks at
+  where there is no lease.
+- **Quotas** are looked at only for grants: the script says that it would be one, then leases are counted, then it is
+  asked again. Of an owner's colonies each shard has a set, by the ends of the leases, which goes with the last of them.
+- **Listing** goes through the indexes of ends by the server's cursors, a hundred at a time. A renewal moves no cursor.
+
+Modules: `store` means the contract, with `counting` and `listing`; `shards` and `codec` say what is where and in which
+form; `backend` asks the servers. `lane` lets concurrent calls share round trips over a `link`, which connects to where
+a `routes` class says; `events` follows the streams.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Leases as Redis keeps them: a line of words that scripts read, then the registration in canonical JSON.
 
-    1 <revision> <last seen> <end> <public key>
+    1 <revision> <last seen> <end> <public key> <first granted> <owner, or "-">
     {"endpoints":["203.0.113.5:41820"],"mesh_id":"my-mesh","pubkey":"..."}
 
 Scripts compare registrations as bytes, so equal ones must be equal bytes, whichever version wrote them: keys are
-sorted, and what has its default value is left out. A newer version may add words and fields; they are ignored.
+sorted, and what has its default value is left out. A newer version may add words and fields; they are ignored. An older
+one wrote no words after the key. A reservation is one line:
+
+    1 <end> <public key>
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, unquote
 
 from discovery.errors import StoreUnavailableError
 from discovery.models import (
@@ -22,10 +26,12 @@ from discovery.models import (
     Lease,
     PublicEndpoint,
     Registration,
+    Reservation,
     WatchEvent,
 )
 
 _FORMAT = b"1"
+_NOBODY = b"-"
 
 # Escapes everything beyond ASCII, so that no string can fail to be encoded.
 _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
@@ -60,11 +66,38 @@ def decode_lease(value: bytes) -> Lease:
     """
     with _understanding():
         head, _, body = value.partition(b"\n")
-        form, revision, last_seen_us, expires_at_us, *_ = head.split(b" ")
+        form, revision, last_seen_us, expires_at_us, *more = head.split(b" ")
         if form != _FORMAT:
             raise ValueError(form)
         registration = _registration(json.loads(body))
-        return Lease(registration, int(revision), int(last_seen_us), int(expires_at_us))
+        granted_at_us, owner = more[1:3] if len(more) > 2 else (b"0", _NOBODY)  # noqa: PLR2004
+        return Lease(
+            *(registration, int(revision), int(last_seen_us), int(expires_at_us)),
+            *(int(granted_at_us), _decode_owner(owner)),
+        )
+
+
+def decode_reservation(value: bytes) -> Reservation:
+    """Return the reservation that is stored as `value`.
+
+    Raises:
+        StoreUnavailableError: it is none.
+    """
+    with _understanding():
+        form, until_us, pubkey, *_ = value.split(b" ")
+        if form != _FORMAT:
+            raise ValueError(form)
+        return Reservation(pubkey.decode(), int(until_us))
+
+
+def encode_owner(owner: str) -> bytes:
+    """Return an owner's name as one word, whatever it is; that of nobody if it is empty."""
+    word = quote(owner, safe="").encode()
+    return {b"": _NOBODY, _NOBODY: b"%2D"}.get(word, word)
+
+
+def _decode_owner(word: bytes) -> str:
+    return "" if word == _NOBODY else unquote(word.decode(), errors="strict")
 
 
 def decode_event(fields: Sequence[bytes]) -> WatchEvent | None:

@@ -15,14 +15,27 @@ end
 local function live(key)
   local value = redis.call('GET', key)
   if not value then return nil end
-  local revision, ends, pubkey, body = string.match(value, '^1 (%d+) %d+ (%d+) (%S+)[^\n]*\n(.*)$')
+  local revision, ends, pubkey, words, body = string.match(value, '^1 (%d+) %d+ (%d+) (%S+)([^\n]*)\n(.*)$')
   if not revision then error('the value at ' .. key .. ' is not a lease') end
   if tonumber(ends) <= now then
     -- Servers may show a key for the rest of the millisecond in which it ends: not after we said that it ended.
     redis.call('DEL', key)
     return nil
   end
-  return { value = value, revision = tonumber(revision), ends = tonumber(ends), pubkey = pubkey, body = body }
+  local granted, owner = string.match(words, '^ (%d+) (%S+)')
+  return {
+    value = value, revision = tonumber(revision), ends = tonumber(ends), pubkey = pubkey, body = body,
+    granted = granted or '0', owner = owner or '-',
+  }
+end
+
+-- Returns the reservation that is stored at `key`, or nil.
+local function reservation(key)
+  local value = redis.call('GET', key)
+  if not value then return nil end
+  local ends, pubkey = string.match(value, '^1 (%d+) (%S+)')
+  if not ends then error('the value at ' .. key .. ' is not a reservation') end
+  return tonumber(ends) > now and { ends = tonumber(ends), pubkey = pubkey } or nil
 end
 
 -- Returns whose lease `name` is, and the keys of what goes with it: "<mesh_id>" is a colony's, "<mesh_id>/<agent_id>" an
@@ -33,6 +46,14 @@ local function holder(name, ends, absences, events, revisions, index)
     name = name, mesh_id = mesh_id, agent_id = agent_id, is_agent = agent_id ~= '',
     ends = ends, absences = absences, events = events, revisions = revisions, index = index,
   }
+end
+
+-- Returns the holder that a script on one lease is about. KEYS: lease, reservation, ends, absences, events, and of an agent:
+-- revisions, index. ARGV: events kept, name, and of a colony what the keys of the sets of an owner's colonies begin with.
+local function named()
+  local who = holder(ARGV[2], unpack(KEYS, 3))
+  who.lease, who.reserved, who.owned = KEYS[1], KEYS[2], ARGV[3]
+  return who
 end
 
 local function score(key, member)
@@ -87,6 +108,30 @@ local function leave(who, revision)
   end
   redis.call('ZADD', kept_in, text(revision), who.mesh_id)
   report(who, 'absent', text(revision))
+end
+
+-- Enters a colony's lease among those of its owner, if it has one. What ended there without being taken out is taken out, or
+-- goes when the last of them ends.
+local function own(who, owner, end_us)
+  if who.is_agent or owner == '-' then return end
+  local owned = who.owned .. owner
+  redis.call('ZADD', owned, text(end_us), who.name)
+  redis.call('ZREMRANGEBYSCORE', owned, '-inf', text(now))
+  local last = redis.call('ZRANGE', owned, -1, -1, 'WITHSCORES')[2]
+  redis.call('PEXPIREAT', owned, text(last / 1000))
+end
+
+local function disown(who, held)
+  if not who.is_agent and held.owner ~= '-' then redis.call('ZREM', who.owned .. held.owner, who.name) end
+end
+
+-- Ends the live lease `held`.
+local function finish(who, held)
+  local revision = next_revision(revision_of(who, held))
+  -- First what frees memory: a server that is full allows that, and then the rest of the script too.
+  redis.call('DEL', who.lease)
+  disown(who, held)
+  leave(who, revision)
 end
 
 -- Notes that a lease ended, unless that was noted before. Returns how many expiries that reports.

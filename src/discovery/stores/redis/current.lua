@@ -1,10 +1,10 @@
 -- Tells the state of a colony.
--- KEYS: lease, ends, absences, events. ARGV: events kept, mesh_id.
+-- KEYS, ARGV: see named().
 -- Returns {expiries reported, the stored lease, or the revision of its absence as a number}.
 
-local who = holder(ARGV[2], KEYS[2], KEYS[3], KEYS[4])
+local who = named()
 
-local held = live(KEYS[1])
+local held = live(who.lease)
 if held then return { 0, held.value } end
 
 local revision = absence(who.absences, who.mesh_id)

@@ -1,16 +1,12 @@
 -- Ends the lease that a key holds.
--- KEYS: lease, ends, absences, events, and of an agent: revisions, index. ARGV: events kept, name, pubkey.
+-- KEYS: see named(). ARGV: see there, then pubkey.
 -- Returns {expiries reported, 1 if it ended, 0 if there was none, -1 if another key holds it}.
 
-local lease, pubkey = KEYS[1], ARGV[3]
-local who = holder(ARGV[2], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+local who, pubkey = named(), ARGV[4]
 
-local held = live(lease)
+local held = live(who.lease)
 if not held then return { note_end(who, revision_of(who)), 0 } end
 if held.pubkey ~= pubkey then return { 0, -1 } end
 
-local revision = next_revision(revision_of(who, held))
--- First what frees memory: a server that is full allows that, and then the rest of the script too.
-redis.call('DEL', lease)
-leave(who, revision)
+finish(who, held)
 return { 0, 1 }

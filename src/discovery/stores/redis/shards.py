@@ -53,6 +53,10 @@ class AgentKeys:
         """Return what the keys of the leases of a mesh's agents begin with; the agent_id follows."""
         return b"%b:lease:%b/" % (self.prefix, mesh_id)
 
+    def reserved(self, mesh_id: bytes) -> bytes:
+        """Return what the keys of the reservations of a mesh's agents begin with; the agent_id follows."""
+        return b"%b:reserved:%b/" % (self.prefix, mesh_id)
+
     def index(self, mesh_id: bytes) -> bytes:
         """Return the key of a sorted set of a mesh's agents, all with the same score: in the order of their bytes."""
         return b"%b:of:%b" % (self.prefix, mesh_id)
@@ -88,12 +92,29 @@ class Shard:
             return self.agents.leases(mesh_id) + agent_id
         return b"%b:lease:%b" % (self.prefix, mesh_id)
 
+    def reserved(self, mesh_id: bytes, agent_id: bytes = b"") -> bytes:
+        """Return the key that lives as long as the name is reserved."""
+        if agent_id:
+            return self.agents.reserved(mesh_id) + agent_id
+        return b"%b:reserved:%b" % (self.prefix, mesh_id)
+
+    def owned(self, owner: bytes = b"") -> bytes:
+        """Return the key of a sorted set: the mesh_id of each colony of `owner` by the end of its lease.
+
+        It lives as long as the last of these leases, and may hold some that have ended.
+        """
+        return b"%b:owned:%b" % (self.prefix, owner)
+
+    def once(self, name: bytes) -> bytes:
+        """Return the key of what is set once, which is in the shard of a mesh of that name."""
+        return b"%b:once:%b" % (self.prefix, name)
+
     def keys(self, mesh_id: bytes, agent_id: bytes = b"") -> tuple[bytes, ...]:
         """Return what the scripts that deal with one lease take as KEYS."""
-        lease, agents = self.lease(mesh_id, agent_id), self.agents
+        own, agents = (self.lease(mesh_id, agent_id), self.reserved(mesh_id, agent_id)), self.agents
         if agent_id:
-            return lease, *agents.shared(self.events), agents.index(mesh_id)
-        return lease, self.ends, self.absences, self.events
+            return *own, *agents.shared(self.events), agents.index(mesh_id)
+        return *own, self.ends, self.absences, self.events
 
     def page_keys(self, mesh_id: bytes) -> tuple[bytes, ...]:
         """Return what the script that lists a mesh's agents takes as KEYS."""

@@ -3,33 +3,50 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, cast
-
-from redis.exceptions import NoScriptError
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from discovery.clock import MICROSECONDS, Instant
-from discovery.errors import MeshIdTakenError, NotOwnerError, StoreUnavailableError
-from discovery.models import Counts, Lease, Registration, WatchEvent, lease_name
-from discovery.stores.base import AgentsPage, Grant, Listener
-from discovery.stores.redis import scripts
-from discovery.stores.redis.codec import decode_lease, encode_registration
-from discovery.stores.redis.events import BLOCK, EVENTS_KEPT, EventReader
-from discovery.stores.redis.failures import unavailable
-from discovery.stores.redis.lane import Lane
-from discovery.stores.redis.link import Link, Reply, Route
-from discovery.stores.redis.shards import Shard, make_shards, shard_number
-
-T = TypeVar("T")
+from discovery.errors import (
+    MeshIdTakenError,
+    MeshReservedError,
+    NotOwnerError,
+    StoreUnavailableError,
+)
+from discovery.models import (
+    Counts,
+    Lease,
+    Registration,
+    Reservation,
+    Terms,
+    WatchEvent,
+    lease_name,
+)
+from discovery.stores.base import (
+    NO_TERMS,
+    AgentsPage,
+    Grant,
+    LeasesPage,
+    Listener,
+    Quotas,
+    quota_error,
+    quotas,
+)
+from discovery.stores.redis.backend import Backend
+from discovery.stores.redis.codec import (
+    decode_lease,
+    decode_reservation,
+    encode_owner,
+    encode_registration,
+)
+from discovery.stores.redis.counting import count_leases, there_are_against
+from discovery.stores.redis.link import Route
+from discovery.stores.redis.listing import Listing
 
 # How long, and for how many in each shard, the revision of an absent mesh is remembered. There must be a limit: anybody
 # can ask for any number of meshes that never were. Once it is forgotten, the next revision is what the clock says.
 _REMEMBERED_US = 24 * 3600 * MICROSECONDS
 _MOST_REMEMBERED = 10_000
-
-_SCRIPTS = ("register", "deregister", "agents", "current", "count", "sweep")
 
 
 class RedisStore:
@@ -41,39 +58,28 @@ class RedisStore:
 
     def __init__(self, route: Route, prefix: str, *, timeout: float, apart: bool = False) -> None:
         """Keep everything in keys that start with `prefix`; `apart` says that each shard may be on another server."""
-        self._timeout = timeout
-        self._shards = make_shards(prefix)
-        groups = [[shard] for shard in self._shards] if apart else [self._shards]
-        self._servers = [
-            _Server(group, route, timeout, self._change, self._gap) for group in groups
-        ]
-        self._scripts = {name: scripts.load(name) for name in _SCRIPTS}
-        self._changed: Listener | None = None
-        self._missed: Callable[[], None] | None = None
-        self._readers: list[asyncio.Task[None]] = []
-        self.expired = 0
-        """How many leases this replica was the first to report as ended."""
+        self._backend = Backend(route, prefix, timeout=timeout, apart=apart)
 
-    async def register(self, registration: Registration, *, ttl: int, now: Instant) -> Grant:
+    @property
+    def expired(self) -> int:
         """See RegistryStore."""
-        mesh_id, agent_id = registration.mesh_id, registration.agent_id
-        pubkey, body = registration.pubkey.encode(), encode_registration(registration)
-        outcome, *numbers = await self._run_for(
-            "register", mesh_id, agent_id, pubkey, body, ttl * MICROSECONDS
-        )
-        if outcome < 0:
-            raise MeshIdTakenError(mesh_id, numbers[0], agent_id=agent_id)
-        revision, now_us, expires_at_us = numbers
-        lease = Lease(registration, revision, now_us, expires_at_us)
-        return Grant(lease, renewed=bool(outcome))
+        return self._backend.expired
+
+    async def register(
+        self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
+    ) -> Grant:
+        """See RegistryStore. Quotas make a grant three round trips, one after the other; a renewal is always one."""
+        most = quotas(registration, terms)
+        if not any(most):
+            return await self._register(registration, ttl, terms, may_grant=True)
+        return await self._backend.in_time(self._register_within(most, registration, ttl, terms))
 
     async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
         mesh = mesh_id.encode()
-        shard, server = self._place(mesh)
-        get = server.lane.call(b"GET", shard.lease(mesh, agent_id.encode()))
-        value = cast("bytes | None", await self._in_time(get))
-        return None if value is None else decode_lease(value)
+        shard, server = self._backend.place(mesh)
+        value = await self._backend.ask(server, b"GET", shard.lease(mesh, agent_id.encode()))
+        return None if value is None else decode_lease(cast("bytes", value))
 
     async def deregister(
         self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
@@ -84,31 +90,47 @@ class RedisStore:
             raise NotOwnerError(mesh_id, agent_id=agent_id)
         return bool(outcome)
 
+    async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
+        """See RegistryStore."""
+        [outcome] = await self._run_for("evict", mesh_id, agent_id)
+        return bool(outcome)
+
+    async def reservation(
+        self, mesh_id: str, *, now: Instant, agent_id: str = ""
+    ) -> Reservation | None:
+        """See RegistryStore."""
+        mesh = mesh_id.encode()
+        shard, server = self._backend.place(mesh)
+        value = await self._backend.ask(server, b"GET", shard.reserved(mesh, agent_id.encode()))
+        return None if value is None else decode_reservation(cast("bytes", value))
+
+    async def leases(
+        self, *, agents: bool, prefix: str, after: str, limit: int, now: Instant
+    ) -> LeasesPage:
+        """See RegistryStore. It takes two round trips for each hundred that it looks at."""
+        listing = Listing(self._backend, agents=agents, prefix=prefix)
+        return await self._backend.in_time(listing.page(after, limit))
+
     async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
         """See RegistryStore. Up to twice `limit` ends are noted first, or met on the way."""
         mesh = mesh_id.encode()
-        shard, server = self._place(mesh)
-        revision, go_on, *values = await self._run(
+        shard, server = self._backend.place(mesh)
+        revision, go_on, *values = await self._backend.run(
             server, "agents", shard.page_keys(mesh), mesh, after.encode(), limit
         )
         return AgentsPage(revision, tuple(map(decode_lease, values)), go_on.decode())
 
     async def count(self, *, now: Instant) -> Counts:
         """See RegistryStore. It is one command to each server, whose cost does not depend on the numbers."""
-        counts = await asyncio.gather(*map(self._count, self._servers))
-        return Counts(*map(sum, zip(*counts, strict=True)))
-
-    async def _count(self, server: _Server) -> list[int]:
-        ends = [key for shard in server.shards for key in (shard.ends, shard.agents.ends)]
-        return await self._run(server, "count", ends)
+        return await count_leases(self._backend)
 
     async def sweep(self, *, now: Instant, limit: int) -> bool:
         """See RegistryStore. One server that cannot answer does not keep the others from being swept."""
         more, failure = False, None
-        for server in self._servers:
+        for server in self._backend.servers:
             keys = [key for shard in server.shards for key in shard.sweep_keys()]
             try:
-                reported, left = await self._run(
+                reported, left = await self._backend.run(
                     server, "sweep", keys, limit, _REMEMBERED_US, _MOST_REMEMBERED
                 )
             except StoreUnavailableError as error:
@@ -128,85 +150,78 @@ class RedisStore:
         lease = decode_lease(state)
         return WatchEvent(mesh_id, lease.revision, lease)
 
+    async def once(self, name: str, value: str, until_ms: int | None = None) -> str | None:
+        """See OnceStore."""
+        key, until = name.encode(), b"" if until_ms is None else until_ms
+        shard, server = self._backend.place(key)
+        [had] = await self._backend.run(server, "once", [shard.once(key)], value.encode(), until)
+        return None if had is None else cast("bytes", had).decode()
+
     def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
         """See RegistryStore. Other replicas' changes are reported too. `missed` is also called once to begin with."""
-        self._changed, self._missed = changed, missed
-        with suppress(RuntimeError):  # no loop runs yet: then the first call starts the reading
-            self._follow(asyncio.get_running_loop())
+        self._backend.listen(changed, missed)
 
     async def close(self) -> None:
         """See RegistryStore."""
-        for task in self._readers:
-            task.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await self._backend.close()
+
+    async def _register_within(
+        self, most: Quotas, registration: Registration, ttl: int, terms: Terms
+    ) -> Grant:
+        """Register, and look at quotas only if it turns out to be a grant."""
+        try:
+            return await self._register(registration, ttl, terms, may_grant=False)
+        except _WouldBeNewError:
+            there_are = await there_are_against(most, self._backend, registration, terms.owner)
+            if error := quota_error(most, there_are):
+                raise error from None
+        return await self._register(registration, ttl, terms, may_grant=True)
+
+    async def _register(
+        self, wanted: Registration, ttl: int, terms: Terms, *, may_grant: bool
+    ) -> Grant:
+        outcome, *numbers = await self._run_for(
+            "register",
+            wanted.mesh_id,
+            wanted.agent_id,
+            *(wanted.pubkey.encode(), encode_registration(wanted), ttl * MICROSECONDS),
+            *(terms.reserve * 1000, terms.old_pubkey.encode(), encode_owner(terms.owner)),
+            int(may_grant),
+        )
+        if outcome < 0:
+            raise _REFUSALS[outcome](wanted, *numbers)
+        revision, now_us, expires_at_us, granted_at_us = numbers
+        lease = Lease(wanted, revision, now_us, expires_at_us, granted_at_us, terms.owner)
+        return Grant(lease, renewed=bool(outcome))
 
     async def _run_for(
         self, script: str, mesh_id: str, agent_id: str, *arguments: bytes | int
     ) -> list[Any]:
         mesh, name = mesh_id.encode(), lease_name(mesh_id, agent_id).encode()
-        shard, server = self._place(mesh)
+        shard, server = self._backend.place(mesh)
         keys = shard.keys(mesh, agent_id.encode())
-        return await self._run(server, script, keys, name, *arguments)
-
-    async def _run(
-        self, server: _Server, script: str, keys: Sequence[bytes], *arguments: bytes | int
-    ) -> list[Any]:
-        operands = (len(keys), *keys, EVENTS_KEPT, *arguments)
-        reply = await self._in_time(server.run(self._scripts[script], operands))
-        expired, *result = cast("list[Any]", reply)
-        self.expired += expired
-        return result
-
-    async def _in_time(self, call: Awaitable[T]) -> T:
-        self._follow(asyncio.get_running_loop())
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await call
-        except TimeoutError as error:
-            raise unavailable(error) from error
-
-    def _place(self, mesh_id: bytes) -> tuple[Shard, _Server]:
-        """Return where everything of a mesh is."""
-        number = shard_number(mesh_id)
-        return self._shards[number], self._servers[number % len(self._servers)]
-
-    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._changed is not None and not self._readers:
-            self._readers = [loop.create_task(server.reader.run()) for server in self._servers]
-
-    def _change(self, event: WatchEvent) -> None:
-        if self._changed is not None:
-            self._changed(event)
-
-    def _gap(self) -> None:
-        if self._missed is not None:
-            self._missed()
+        return await self._backend.run(server, script, keys, name, shard.owned(), *arguments)
 
 
-class _Server:
-    """The shards that are sure to be on one server, and what goes there: one connection for calls, one for events."""
+class _WouldBeNewError(Exception):
+    """A registration would be a grant, and that was not known to be within the quotas."""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        route: Route,
-        timeout: float,
-        changed: Listener,
-        missed: Callable[[], None],
-    ) -> None:
-        slot, streams = shards[0].slot, [shard.events for shard in shards]
-        self.shards = shards
-        self.lane = Lane(Link(route, slot, timeout))
-        self._events = Link(route, slot, timeout + BLOCK)
-        self.reader = EventReader(self._events, streams, changed, missed, self.lane.doubt)
 
-    async def run(self, script: scripts.Script, operands: tuple[bytes | int, ...]) -> Reply:
-        try:
-            return await self.lane.call(b"EVALSHA", script.sha, *operands)
-        except NoScriptError:
-            return await self.lane.call(b"EVAL", script.text, *operands)
+def _taken(wanted: Registration, end_us: int) -> Exception:
+    return MeshIdTakenError(wanted.mesh_id, end_us, agent_id=wanted.agent_id)
 
-    async def close(self) -> None:
-        await self.lane.close()
-        await self._events.close()
+
+def _reserved(wanted: Registration, end_us: int) -> Exception:
+    return MeshReservedError(wanted.mesh_id, end_us, agent_id=wanted.agent_id)
+
+
+def _would_be_new(_wanted: Registration) -> Exception:
+    return _WouldBeNewError()
+
+
+_REFUSALS: Mapping[int, Callable[..., Exception]] = {
+    -1: _taken,
+    -2: _reserved,
+    -3: _would_be_new,
+}
+"""What register.lua answers where it does nothing."""

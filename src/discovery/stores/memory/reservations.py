@@ -1,0 +1,69 @@
+"""Names that are their last holders' although the leases may have ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from discovery.clock import MICROSECONDS, Instant
+from discovery.models import Lease, Reservation, lease_name
+from discovery.stores.memory.reminders import Reminders
+
+
+@dataclass(slots=True)
+class _Reserved:
+    pubkey: str
+    until_us: int
+    """Unix time, for telling people."""
+    ends_us: int
+    reminder_us: int = 0
+
+
+class Reservations:
+    """One of each name at most, until it is over."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[str, _Reserved] = {}  # by lease_name
+        self._reminders = Reminders()
+
+    def __len__(self) -> int:
+        return len(self._reserved)
+
+    def get(self, name: str, now: Instant) -> Reservation | None:
+        """Return that of `name`, if it is not over."""
+        held = self._reserved.get(name)
+        if held is None or held.ends_us <= now.monotonic_us:
+            return None
+        return Reservation(held.pubkey, held.until_us)
+
+    def keep(self, lease: Lease, ends_us: int, reserve: int) -> None:
+        """Reserve the name of `lease`, which ends at `ends_us`, for its key, for `reserve` seconds more."""
+        whose, spare_us = lease.registration, reserve * MICROSECONDS
+        name, until_us = lease_name(whose.mesh_id, whose.agent_id), lease.expires_at_us + spare_us
+        ends_us += spare_us
+        held = self._reserved.get(name)
+        if held is None or ends_us < held.reminder_us:
+            held = self._reserved[name] = _Reserved(whose.pubkey, until_us, ends_us)
+            self._reminders.set(name, held)
+            self._reminders.drop_spare(self._reserved)
+        else:
+            held.pubkey, held.until_us, held.ends_us = whose.pubkey, until_us, ends_us
+
+    def pass_on(self, name: str, old_pubkey: str, pubkey: str) -> None:
+        """Make what is reserved for `old_pubkey` that of `pubkey`."""
+        held = self._reserved.get(name)
+        if held is not None and held.pubkey == old_pubkey:
+            held.pubkey = pubkey
+
+    def free(self, name: str) -> None:
+        """End that of `name`, if there is one."""
+        self._reserved.pop(name, None)
+        self._reminders.drop_spare(self._reserved)
+
+    def sweep(self, now: Instant, limit: int) -> bool:
+        """Look at up to `limit` that may be over and free those that are; return whether more are due."""
+        while limit and self._reminders.due(now):
+            name = self._reminders.answer(self._reserved, now)
+            if name is not None:
+                del self._reserved[name]
+            limit -= 1
+        return self._reminders.due(now)
