@@ -199,6 +199,11 @@ class AgentHub:
         self._clock = clock
         self._meshes: dict[str, _Mesh] = {}
 
+    @property
+    def watching(self) -> int:
+        """How many watch."""
+        return sum(len(mesh.subscriptions) for mesh in self._meshes.values())
+
     async def watch(self, mesh_id: str, known_revision: int) -> AsyncGenerator[WatchEvent | Synced]:
         """Yield the state of each agent of `mesh_id`, then Synced, then each change, without end.
 

@@ -13,7 +13,8 @@ from discovery.settings import load
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
 
-_THIRTY_DAYS = 30 * 24 * 3600
+_DAY = 24 * 3600
+_THIRTY_DAYS = 30 * _DAY
 
 
 class ServerSettings(BaseModel):
@@ -61,6 +62,31 @@ class ServerSettings(BaseModel):
     """How long a client may pause within a request, or take for a TLS handshake or headers."""
     stale_lookups: Annotated[int, Field(strict=True, ge=0, le=_THIRTY_DAYS)] = 0
     """While the store is away, answer lookups with what was read up to so long ago; 0: never."""
+    auth: Literal["off", "keys"] = "off"
+    """`keys`: whoever calls needs an API key of `keys_file`."""
+    keys_file: Path | None = None
+    """YAML file of API keys, which is read again when it changes."""
+    ownership: Literal["lease", "proof"] = "lease"
+    """`proof`: whoever registers proves to hold the private key of the public key that they name."""
+    proof_keys: Path | None = None
+    """File with the server's keys for proofs; None makes one, in the store if replicas share that."""
+    reserve: Annotated[int, Field(strict=True, ge=0, le=365 * 24 * 3600)] | None = None
+    """How long a mesh stays its last key's after its lease; None is a day with proofs, and 0 without."""
+    rate_limit: tuple[str, ...] = ()
+    """Rules beside or instead of the defaults, as `mesh:RegisterColony=60/minute`; `off` for no defaults."""
+    rate_limit_fault: Literal["open", "closed"] = "open"
+    """While shared limits cannot be asked: `open` goes by those of this replica, `closed` refuses calls."""
+    quota_meshes_per_key: Annotated[int, Field(strict=True, ge=0)] = 10_000
+    """How many colonies one API key may have at once: a mesh for each job of CI, and for each of a large fleet's."""
+    quota_agents_per_mesh: Annotated[int, Field(strict=True, ge=0)] = 100_000
+    quota_registrations: Annotated[int, Field(strict=True, ge=0)] = 2_000_000
+    """How many colonies and agents there may be: some gigabytes, if they have no metadata. 0 is no limit."""
+    require_secure: bool = False
+    """Whether to refuse to start where strangers could call, or listen in."""
+    admin_listen: str = "127.0.0.1:8081"
+    """Where the admin API listens: HOST:PORT or unix:PATH; empty or `off` is nowhere."""
+    audit_log: str = ""
+    """File for the lines of who changed what; `-` is stderr, empty is nowhere."""
     log_level: LogLevel = "info"
     log_format: LogFormat | None = None
     """None: `console` on a terminal, `json` elsewhere."""
@@ -72,6 +98,25 @@ class ServerSettings(BaseModel):
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls-client-ca needs tls-cert and tls-key")
         return self
+
+    @model_validator(mode="after")
+    def _files_have_a_use(self) -> Self:
+        if self.auth == "keys" and self.keys_file is None:
+            raise ValueError(
+                "auth keys needs keys-file: make one with `coral-discoveryctl keys create`"
+            )
+        if self.keys_file is not None and self.auth == "off":
+            raise ValueError("keys-file needs auth keys")
+        if self.proof_keys is not None and self.ownership == "lease":
+            raise ValueError("proof-keys needs ownership proof")
+        return self
+
+    @property
+    def reserve_seconds(self) -> int:
+        """How long a mesh stays its last key's after its lease."""
+        if self.reserve is not None:
+            return self.reserve
+        return _DAY if self.ownership == "proof" else 0
 
 
 def load_settings(given: Mapping[str, object], config_file: Path | None = None) -> ServerSettings:

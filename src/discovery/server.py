@@ -6,37 +6,42 @@ import asyncio
 import random
 import signal
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery import __version__
+from discovery._gen.coral.discovery.v1 import DiscoveryServiceBase
+from discovery.admin.audit import open_audit_log
+from discovery.admin.events import EventLog
+from discovery.admin.port import AdminAddress, AdminPort
+from discovery.admin.service import AdminService, Vitals
+from discovery.admin.tally import Tally
 from discovery.clock import Clock, SystemClock
 from discovery.config import ServerSettings
 from discovery.errors import ConfigError, StoreUnavailableError
+from discovery.gatekeeper import Gatekeeper, dangers
 from discovery.measured import MeasuredStore
 from discovery.metrics import Metrics
 from discovery.service import DiscoveryService
 from discovery.sideport import SidePort
-from discovery.stores import open_store
-from discovery.stores.base import RegistryStore
+from discovery.stores import open_store, public_name
+from discovery.stores.base import OnceStore, RegistryStore
 from discovery.transport.binding import bind
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections
 from discovery.transport.drain import DrainGate, draining_error
-from discovery.transport.grpc import GrpcServing
 from discovery.transport.grpc_health import HealthServing
-from discovery.transport.http1 import Http1Serving
-from discovery.transport.http2 import Http2Connection
-from discovery.transport.http_app import http_application
+from discovery.transport.http_app import public_routes
 from discovery.transport.limits import ConnectionLimits, make_room
 from discovery.transport.listener import Listener
-from discovery.transport.pipeline import Observer, Pipeline
+from discovery.transport.pipeline import Observer, Pipeline, Witness
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.reflection import Reflection
 from discovery.transport.rpcs import DiscoveryRpcs
+from discovery.transport.serving import Surface, make_listener
 from discovery.transport.tls import ServerTls, TlsFiles
 
 if TYPE_CHECKING:
@@ -57,6 +62,8 @@ class DiscoveryServer:
         Raises:
             ConfigError: a setting cannot work.
         """
+        self.stopping = asyncio.Event()
+        """Set when an administrator wants it to stop: whoever started it calls `stop`."""
         self._settings = settings
         self._log = log
         self._clock = clock or SystemClock()
@@ -64,7 +71,16 @@ class DiscoveryServer:
         self._tls = _open_tls(settings, log, self._clock)
         self._metrics = Metrics(__version__)
         self._tracing = _open_tracing() if settings.tracing else None
-        self._store = self._open_store()
+        self._events = EventLog(self._clock)
+        store = open_store(settings.store, prefix=settings.redis_prefix)
+        self._store = self._watched(store)
+        self._gatekeeper = Gatekeeper(
+            settings,
+            store if isinstance(store, OnceStore) else None,
+            self._clock,
+            log,
+            self._metrics.undecided.inc,
+        )
         self._service = DiscoveryService(
             self._store,
             self._clock,
@@ -72,16 +88,26 @@ class DiscoveryServer:
             version=__version__,
             spread=random.random,
             stale_lookups=settings.stale_lookups,
+            terms=self._gatekeeper.terms(),
         )
+        self._service.tell_changes_to(self._events.changed)
         self._gate = DrainGate()
         self._health = HealthServing(self._probe, self._gate, log)
         self._reflection = Reflection(self._gate)
+        self._connections = Connections()
+        self._metrics.follow_connections(self._connections.counts)
+        self._audit = (
+            None if not settings.audit_log else open_audit_log(settings.audit_log, self._clock, log)
+        )
         self._listener = self._make_listener()
+        self._admin = self._make_admin()
         checks = {"serving": self._check_serving, "store": self._probe}
         self._side_port = SidePort(self._metrics.registry, checks, log)
         self._background: list[asyncio.Task[None]] = []
         self.port = settings.port
         """The port it listens on, once started."""
+        self.admin_port: int | None = None
+        """The port of the admin API, once started; None if that has none."""
 
     async def start(self) -> None:
         """Listen and serve.
@@ -90,9 +116,14 @@ class DiscoveryServer:
             ConfigError: an address cannot be listened on; then none is.
         """
         settings = self._settings
-        listening, side = self._bind()
+        open_to = " and ".join(dangers(settings))
+        if open_to and settings.require_secure:
+            raise ConfigError(f"require-secure: whoever reaches the port can {open_to}")
+        listening, side, admin = self._bind()
         self.port = listening.getsockname()[1]
         self._listener.start(listening, self._limits(), self._log, self._tls)
+        if self._admin is not None and admin is not None:
+            self.admin_port = self._admin.start(admin)
         if side is not None:
             self._side_port.start(side)
         self._run(self._sweep_forever())
@@ -108,6 +139,8 @@ class DiscoveryServer:
             store=store,
             tls=bool(self._tls),
         )
+        if open_to:
+            self._log.warning("open to strangers", whoever_reaches_the_port_can=open_to)
 
     async def stop(self) -> None:
         """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish.
@@ -120,14 +153,20 @@ class DiscoveryServer:
         self._service.end_watches(draining_error)
         self._health.drain()
         self._reflection.drain()
+        self._events.close(draining_error())
         await self._listener.stop(self._settings.drain_timeout)
+        if self._admin is not None:
+            await self._admin.stop()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._gatekeeper.close()
         await self._store.close()
         if self._tracing is not None:
             await self._tracing.close()
         await self._side_port.stop()
+        if self._audit is not None:
+            self._audit[1]()
         self._log.info("stopped")
 
     def hurry(self) -> None:
@@ -145,19 +184,32 @@ class DiscoveryServer:
         self._service.end_watches(draining_error)
         await self._listener.send_away(delay / 2)
 
-    def _open_store(self) -> RegistryStore:
-        store = open_store(self._settings.store, prefix=self._settings.redis_prefix)
+    def _watched(self, store: RegistryStore) -> RegistryStore:
         traced = store if self._tracing is None else self._tracing.traced(store)
         return MeasuredStore(traced, self._metrics.store)
 
-    def _bind(self) -> tuple[socket.socket, socket.socket | None]:
-        """Return the sockets of the public port and of the side port, if that is on."""
-        public = bind(self._settings.host, self._settings.port)
+    def _bind(self) -> tuple[socket.socket, socket.socket | None, socket.socket | None]:
+        """Return the sockets of the public port, the side port and the admin API; the latter two may be off."""
+        with ExitStack() as bound:
+            public = bound.enter_context(bind(self._settings.host, self._settings.port))
+            side = self._bind_side_port()
+            if side is not None:
+                bound.enter_context(side)
+            admin = self._bind_admin()
+            bound.pop_all()
+        return public, side, admin
+
+    def _bind_admin(self) -> socket.socket | None:
+        if self._admin is None:
+            return None
         try:
-            return public, self._bind_side_port()
-        except ConfigError:
-            public.close()
-            raise
+            return self._admin.bind()
+        except ConfigError as error:
+            if "admin_listen" in self._settings.model_fields_set:
+                raise
+            # As with the side port: nobody asked for this one, and another server on this machine may have it.
+            self._log.warning("serving without the admin API", why=str(error))
+            return None
 
     def _bind_side_port(self) -> socket.socket | None:
         settings = self._settings
@@ -184,25 +236,53 @@ class DiscoveryServer:
         observers: list[Observer] = [self._metrics.observer(rpcs.handlers(), rpcs.streams())]
         if self._tracing is not None:
             observers.append(self._tracing)
-        pipeline = Pipeline(rpcs.handlers(), self._gate, self._log, rpcs.streams(), observers)
-        application = http_application(
-            pipeline,
-            self._proxies,
-            bounds.request_bytes,
-            settings.cors_origin,
-            self._reflection.mounts(),
-        )
-        connections = Connections()
-        self._metrics.follow_connections(connections.counts)
-        http1 = Http1Serving(application, connections, bounds)
-        more_routes = {**self._reflection.routes(), **self._health.routes()}
-        grpc = GrpcServing(pipeline, application, self._proxies, bounds, more_routes)
-        return Listener(
+        self._tally = Tally((*rpcs.handlers(), *rpcs.streams()))
+        pipeline = Pipeline(
+            rpcs.handlers(),
             self._gate,
-            connections,
-            http2=lambda: Http2Connection(grpc.handler(), connections, bounds, self._clock),
-            http1=http1.connection,
-            patience=bounds.request_seconds,
+            self._log,
+            rpcs.streams(),
+            observers,
+            self._gatekeeper.guards,
+            (self._tally.witness, self._events.witness, *self._auditors()),
+        )
+        http_routes = public_routes(pipeline, bounds.request_bytes, settings.cors_origin)
+        surface = Surface(
+            DiscoveryServiceBase,
+            pipeline,
+            {**self._reflection.routes(), **self._health.routes()},
+            (*http_routes, *self._reflection.mounts()),
+            settings.cors_origin,
+        )
+        return make_listener(
+            surface, self._gate, self._connections, self._proxies, bounds, self._clock
+        )
+
+    def _make_admin(self) -> AdminPort | None:
+        address = AdminAddress.parse(self._settings.admin_listen)
+        if address is None:
+            return None
+        service = AdminService(
+            self._store, self._clock, self._events, self._vitals, self.stopping.set
+        )
+        guards = self._gatekeeper.admin_guards(trusted=address.trusted)
+        return AdminPort(
+            address, service, guards, tuple(self._auditors()), self._gate, self._clock, self._log
+        )
+
+    def _auditors(self) -> Iterator[Witness]:
+        if self._audit is not None:
+            yield self._audit[0].witness
+
+    def _vitals(self) -> Vitals:
+        return Vitals(
+            version=__version__,
+            uptime_seconds=self._service.uptime_seconds,
+            store=public_name(self._settings.store),
+            connections=sum(self._connections.counts.values()),
+            watches=self._service.watching,
+            calls=self._tally.counts(),
+            draining=self._gate.leaving,
         )
 
     def _limits(self) -> ConnectionLimits:
@@ -279,7 +359,7 @@ async def serve(
     """
     server = DiscoveryServer(settings, log)
     await server.start()
-    stopping = asyncio.Event()
+    stopping = server.stopping
 
     def on_signal() -> None:
         if stopping.is_set():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 
 from discovery.clock import MICROSECONDS, Clock
 from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError
 from discovery.models import (
+    NOBODY,
+    Caller,
     Found,
     HealthReport,
     Lease,
     Registered,
     Registration,
     Synced,
+    Terms,
     WatchEvent,
     lease_name,
     observed_endpoint,
@@ -20,7 +24,7 @@ from discovery.models import (
 )
 from discovery.paging import LARGEST_PAGE, check_page, make_token, read_token
 from discovery.stale import LastRead
-from discovery.stores.base import RegistryStore
+from discovery.stores.base import NO_TERMS, Listener, RegistryStore
 from discovery.validation import (
     check_agent,
     check_agent_registration,
@@ -47,8 +51,9 @@ class DiscoveryService:
         version: str,
         spread: Callable[[], float],
         stale_lookups: int = 0,
+        terms: Terms = NO_TERMS,
     ) -> None:
-        """Serve `store` with leases of `ttl` seconds; `spread` gives random numbers in [0, 1).
+        """Serve `store` with leases of `ttl` seconds, on `terms`; `spread` gives random numbers in [0, 1).
 
         While the store is away, lookups are answered with what was read up to `stale_lookups` seconds ago.
         """
@@ -59,16 +64,21 @@ class DiscoveryService:
         self._ttl = ttl
         self._version = version
         self._spread = spread
+        self._terms = terms
         self._started = clock.now()
 
-    async def register_colony(self, registration: Registration, caller: str | None) -> Registered:
-        """Grant or renew a colony's lease. `caller` is the IP address the call came from, if it has one.
+    async def register_colony(
+        self, registration: Registration, address: str | None, caller: Caller = NOBODY
+    ) -> Registered:
+        """Grant or renew a colony's lease. `address` is the IP address the call came from, if it has one.
 
         Raises:
             MeshIdTakenError: another key holds a live lease.
+            MeshReservedError: the mesh is reserved for another key.
+            QuotaError: as many as may be are registered.
         """
         require(check_registration(registration))
-        return await self._register(registration, caller)
+        return await self._register(registration, address, caller)
 
     async def lookup_colony(self, mesh_id: str) -> Found:
         """Return the live lease on `mesh_id`, or while the store is away what was last read, if that is allowed.
@@ -100,14 +110,18 @@ class DiscoveryService:
         require(check_id("mesh_id", mesh_id))
         return self._hub.watch(mesh_id, after_revision)
 
-    async def register_agent(self, registration: Registration, caller: str | None) -> Registered:
+    async def register_agent(
+        self, registration: Registration, address: str | None, caller: Caller = NOBODY
+    ) -> Registered:
         """Grant or renew an agent's lease: see `register_colony`.
 
         Raises:
             MeshIdTakenError: another key holds a live lease on this agent_id of the mesh.
+            MeshReservedError: it is reserved for another key.
+            QuotaError: as many as may be are registered.
         """
         require(check_agent_registration(registration))
-        return await self._register(registration, caller)
+        return await self._register(registration, address, caller)
 
     async def lookup_agent(self, mesh_id: str, agent_id: str) -> Found:
         """Return the live lease of an agent: see `lookup_colony`.
@@ -156,6 +170,20 @@ class DiscoveryService:
         require(check_id("mesh_id", mesh_id))
         return self._hub.watch_agents(mesh_id, after_revision)
 
+    def tell_changes_to(self, listener: Listener) -> None:
+        """Tell `listener` as well of each change that the store reports."""
+        self._hub.tell = listener
+
+    @property
+    def watching(self) -> int:
+        """How many watches are under way."""
+        return self._hub.watching
+
+    @property
+    def uptime_seconds(self) -> int:
+        """For how long it has served."""
+        return (self._clock.now().monotonic_us - self._started.monotonic_us) // MICROSECONDS
+
     def end_watches(self, ending: Callable[[], DiscoveryError]) -> None:
         """End every watch with an error of its own that `ending` makes."""
         self._hub.close(ending)
@@ -164,12 +192,15 @@ class DiscoveryService:
         """Report on the service; it counts live leases, so a store that cannot answer is an error here too."""
         now = self._clock.now()
         colonies = (await self._store.count(now=now)).colonies
-        uptime = (now.monotonic_us - self._started.monotonic_us) // MICROSECONDS
-        return HealthReport("ok", self._version, uptime, colonies)
+        return HealthReport("ok", self._version, self.uptime_seconds, colonies)
 
-    async def _register(self, registration: Registration, caller: str | None) -> Registered:
-        now = self._clock.now()
-        grant = await self._store.register(registration, ttl=self._ttl, now=now)
+    async def _register(
+        self, registration: Registration, address: str | None, caller: Caller
+    ) -> Registered:
+        now, terms = self._clock.now(), self._terms
+        if caller != NOBODY:
+            terms = replace(terms, owner=caller.key_name, old_pubkey=caller.old_pubkey)
+        grant = await self._store.register(registration, ttl=self._ttl, now=now, terms=terms)
         name = lease_name(registration.mesh_id, registration.agent_id)
         self._last_read.note(name, grant.lease, now)
         return Registered(
@@ -177,7 +208,7 @@ class DiscoveryService:
             ttl=self._ttl,
             expires_at_us=grant.lease.expires_at_us,
             refresh_after=refresh_after(self._ttl, self._spread()),
-            observed_endpoint=observed_endpoint(caller),
+            observed_endpoint=observed_endpoint(address),
         )
 
     async def _lookup(self, mesh_id: str, agent_id: str) -> Found:

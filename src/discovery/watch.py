@@ -16,7 +16,7 @@ from discovery.clock import Clock
 from discovery.errors import DiscoveryError
 from discovery.look import Look
 from discovery.models import Synced, WatchEvent
-from discovery.stores.base import RegistryStore
+from discovery.stores.base import Listener, RegistryStore
 
 
 class Subscription:
@@ -79,9 +79,17 @@ class WatchHub:
     def __init__(self, store: RegistryStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self.tell: Listener = _nobody
+        """Is told as well of each change that the store reports."""
         self._topics: dict[str, _Topic] = {}
         self._agents = AgentHub(store, clock)
-        store.listen(self.changed, self.missed)
+        store.listen(self._reported, self.missed)
+
+    @property
+    def watching(self) -> int:
+        """How many watch."""
+        colonies = sum(len(topic.subscriptions) for topic in self._topics.values())
+        return colonies + self._agents.watching
 
     async def watch(self, mesh_id: str, known_revision: int) -> AsyncGenerator[WatchEvent]:
         """Yield the state of the colony of `mesh_id` now and whenever it changes, without end.
@@ -102,6 +110,10 @@ class WatchHub:
     ) -> AsyncGenerator[WatchEvent | Synced]:
         """Yield the states of the agents of `mesh_id` and their changes: see AgentHub."""
         return self._agents.watch(mesh_id, known_revision)
+
+    def _reported(self, event: WatchEvent) -> None:
+        self.tell(event)
+        self.changed(event)
 
     def changed(self, event: WatchEvent) -> None:
         """Take in the state of a colony or an agent, new or not."""
@@ -154,3 +166,7 @@ class WatchHub:
         if not undisturbed:
             topic.look.now()
         self._spread(topic, event, certain=undisturbed)
+
+
+def _nobody(_event: WatchEvent) -> None:
+    """Stand in for a listener where nobody listens."""

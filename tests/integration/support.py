@@ -52,13 +52,23 @@ class Running:
         return [entry for entry in self.log.entries if entry["event"] == "request"]
 
 
+_APART = {
+    "host": LOOPBACK,
+    "port": 0,
+    "metrics_port": 0,
+    "admin_listen": "off",
+    "drain_timeout": 0.0,
+}
+"""What lets many servers run side by side."""
+
+
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Running]:
+async def running(clock: ManualClock | None = None, **settings: Any) -> AsyncIterator[Running]:
     """Run a server in this loop. Once the block is over nothing of it is left, and it has not logged an error."""
     before = asyncio.all_tasks()
     log = LogCapture()
-    clock = ManualClock()
-    settings = {"host": LOOPBACK, "port": 0, "metrics_port": 0, "drain_timeout": 0.0, **settings}
+    clock = clock or ManualClock()
+    settings = {**_APART, **settings}
     server = DiscoveryServer(ServerSettings(**settings), capturing_logger(log), clock)
     await server.start()
     try:
@@ -99,11 +109,17 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
+_NO_OTHER_PORTS = {
+    "CORAL_DISCOVERY_METRICS_PORT": "0",
+    "CORAL_DISCOVERY_ADMIN_LISTEN": "off",
+}
+
+
 def run_command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `coral-discovery` with `arguments` to its end, without a side port unless `variables` say so."""
+    """Run `coral-discovery` with `arguments` to its end, with the public port alone unless `variables` say more."""
     return subprocess.run(
         [script("coral-discovery"), *arguments],
-        env=clean_environment(**{"CORAL_DISCOVERY_METRICS_PORT": "0", **variables}),
+        env=clean_environment(**{**_NO_OTHER_PORTS, **variables}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -140,8 +156,8 @@ class ServerProcess:
         return self.stderr_path.read_text()
 
 
-# The kernel chooses the public port; a test that needs the side port says which.
-_PORTS = ("--port", "0", "--metrics-port", "0")
+# The kernel chooses the public port; a test that needs another says which.
+_PORTS = ("--port", "0", "--metrics-port", "0", "--admin-listen", "off")
 
 
 @contextmanager

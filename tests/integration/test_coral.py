@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from discovery import __version__
+from discovery.cli.coral import main
 from discovery.client import DiscoveryClient
 from discovery.errors import NotRegisteredError
 from tests.integration.support import (
@@ -205,13 +206,13 @@ async def test_what_was_found_is_known_when_discovery_is_away(
 ) -> None:
     async with DiscoveryClient(url) as client:
         await client.register_colony(registration(mesh_id=mesh))
-    words = "connect", "api", "--mesh-id", mesh, "--once", "--output", "json"
+    words = "connect", "api", "--mesh-id", mesh, "--print-config", "--timeout", "5s"
     first = coral.run(*words)
     again = coral.run(*words, CORAL_DISCOVERY_ENDPOINT=NOWHERE)
     assert (first.code, again.code) == (0, 0)
-    found = [event for event in again.events() if event["event"] == "found"]
-    assert found[0]["endpoints"] == list(registration().endpoints)
-    assert any(event["event"] == "stale" for event in again.events())
+    assert again.lines == first.lines
+    assert f"Endpoint = {registration().endpoints[0]}" in again.lines
+    assert any("using what was last known" in line for line in again.errors)
 
 
 @pytest.mark.parametrize(
@@ -265,14 +266,25 @@ async def test_a_configuration_is_printed_and_nothing_else(
         ("connect a/b --mesh-id m", "NAME may hold only"),
         ("connect a --mesh-id m --timeout soon", "--timeout must be a duration"),
         ("connect a --mesh-id m --colony-endpoint x:1", "go together"),
+        ("connect a --mesh-id m --once --wireguard off", "--once connects"),
         ("connect a --mesh-id m --colony-endpoint x --colony-pubkey y", "--colony-pubkey must be"),
     ],
 )
-def test_what_cannot_work_is_told_on_one_line(coral: Coral, words: str, complaint: str) -> None:
-    ended = coral.run(*words.split())
-    assert ended.code == 2
-    assert ended.lines == []
-    [line] = ended.errors
+def test_what_cannot_work_is_told_on_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    complaint: str,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["coral", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    [line] = said.err.splitlines()
     assert complaint in line
 
 

@@ -37,6 +37,8 @@ ERRORS: list[DiscoveryError] = [
     errors.NotRegisteredError("mesh-1", agent_id="api"),
     errors.MeshIdTakenError("mesh-1", EXPIRES_AT_US, agent_id="api"),
     errors.NotOwnerError("mesh-1", agent_id="api"),
+    errors.MeshReservedError("mesh-1", EXPIRES_AT_US),
+    errors.MeshReservedError("mesh-1", EXPIRES_AT_US, agent_id="api"),
     errors.RateLimitedError("too many calls", retry_after=2.0),
     errors.QuotaError("too many meshes"),
     errors.UnauthenticatedError("no key"),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from discovery import __version__
-from discovery.cli.common import run
+from discovery.cli.common import EXIT_INTERRUPTED, run
+from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
     from discovery.runners.agent import Plan
@@ -93,6 +94,10 @@ _KeyFile = Annotated[
         "FILE",
     ),
 ]
+_OldKeyFile = Annotated[
+    Path | None,
+    _option("old_key_file", "The private key before this one, where proofs are asked for.", "FILE"),
+]
 _Interface = Annotated[
     str | None,
     _option("interface", "Name of the network device.  [default: made from the mesh id]", "NAME"),
@@ -152,6 +157,7 @@ def start(
     join_token: _JoinToken = None,
     join_token_file: _JoinTokenFile = None,
     key_file: _KeyFile = None,
+    old_key_file: _OldKeyFile = None,
     wireguard: _WireGuard = None,
     interface: _Interface = None,
     register_interval: _RegisterInterval = None,
@@ -215,6 +221,7 @@ def connect(
         int | None, _option("port", "WireGuard's UDP port.  [default: any that is free]", "PORT")
     ] = None,
     key_file: _KeyFile = None,
+    old_key_file: _OldKeyFile = None,
     wireguard: _WireGuard = None,
     interface: _Interface = None,
     lookup_interval: Annotated[
@@ -248,15 +255,17 @@ def connect(
     """
     settings = _settings(context, config)
     plan = _plan(agent, timeout, once, colony_endpoint, colony_pubkey)
+    if once and settings.wireguard.backend == "off":
+        raise ConfigError("--once connects, which takes a tunnel: not with --wireguard off")
     from discovery.runners.agent import find_config, run_agent
 
     async def print_configuration(report: Report) -> None:
         typer.echo(await find_config(settings, plan, report), nl=False)
 
     if print_config:
-        _run(print_configuration, "config")
+        _run(print_configuration, "config", ends=True)
     else:
-        _run(lambda report: run_agent(settings, plan, report), output)
+        _run(lambda report: run_agent(settings, plan, report), output, ends=once)
 
 
 def _plan(
@@ -284,9 +293,15 @@ def _settings(context: typer.Context, config: Path | None) -> CoralSettings:
 
 
 def _run(
-    work: Callable[[Report], Coroutine[Any, Any, None]], output: Literal[Output, "config"]
+    work: Callable[[Report], Coroutine[Any, Any, None]],
+    output: Literal[Output, "config"],
+    *,
+    ends: bool = False,
 ) -> None:
-    """Do the work until it is done, or until SIGTERM or SIGINT, and exit with the code that says how it ended."""
+    """Do the work until it is done, or until SIGTERM or SIGINT, and exit with the code that says how it ended.
+
+    To be stopped is how most work comes to a good end; not where it `ends` by itself.
+    """
     from discovery.runners.failures import GivenUpError
     from discovery.runners.report import JsonReport, TextReport
     from discovery.runners.stopping import run_until_stopped
@@ -294,7 +309,8 @@ def _run(
     out = sys.stderr if output == "config" else sys.stdout
     report = JsonReport() if output == "json" else TextReport(out)
     try:
-        run_until_stopped(work(report))
+        if not run_until_stopped(work(report)) and ends:
+            raise typer.Exit(EXIT_INTERRUPTED)
     except GivenUpError as error:
         report.warn("given-up", str(error), code=int(error.code))
         raise typer.Exit(error.code) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -125,6 +125,70 @@ def serve(
             "stale_lookups", "Age of answers given while the store is away; 0: none.", "SECONDS"
         ),
     ] = _DEFAULTS.stale_lookups,
+    auth: Annotated[
+        Literal["off", "keys"],
+        _option("auth", "keys: whoever calls needs an API key of --keys-file."),
+    ] = _DEFAULTS.auth,
+    keys_file: Annotated[
+        Path | None,
+        _option("keys_file", "API keys, as `coral-discoveryctl keys create` makes them.", "FILE"),
+    ] = None,
+    ownership: Annotated[
+        Literal["lease", "proof"],
+        _option("ownership", "proof: who registers proves to hold the private key."),
+    ] = _DEFAULTS.ownership,
+    proof_keys: Annotated[
+        Path | None,
+        _option(
+            "proof_keys", "The server's keys for proofs.  [default: made at the start]", "FILE"
+        ),
+    ] = None,
+    reserve: Annotated[
+        int | None,
+        _option(
+            "reserve",
+            "How long a mesh stays its last key's.  [default: a day with proofs, else 0]",
+            "SECONDS",
+        ),
+    ] = None,
+    rate_limit: Annotated[
+        list[str],
+        _option(
+            "rate_limit",
+            "A limit, as mesh:RegisterColony=60/minute; repeatable; off: no defaults.",
+            "RULE",
+        ),
+    ] = [],  # noqa: B006
+    rate_limit_fault: Annotated[
+        Literal["open", "closed"],
+        _option(
+            "rate_limit_fault", "While shared limits are away: go by this replica's, or refuse."
+        ),
+    ] = _DEFAULTS.rate_limit_fault,
+    quota_meshes_per_key: Annotated[
+        int, _option("quota_meshes_per_key", "Meshes of one API key; 0 for no limit.", "N")
+    ] = _DEFAULTS.quota_meshes_per_key,
+    quota_agents_per_mesh: Annotated[
+        int, _option("quota_agents_per_mesh", "Agents of one mesh; 0 for no limit.", "N")
+    ] = _DEFAULTS.quota_agents_per_mesh,
+    quota_registrations: Annotated[
+        int, _option("quota_registrations", "Colonies and agents in all; 0 for no limit.", "N")
+    ] = _DEFAULTS.quota_registrations,
+    require_secure: Annotated[
+        bool,
+        _option(
+            "require_secure", "Do not start where strangers could call, or listen in to calls."
+        ),
+    ] = _DEFAULTS.require_secure,
+    admin_listen: Annotated[
+        str,
+        _option(
+            "admin_listen", "Where administrators call, or unix:PATH; off: nowhere.", "ADDRESS"
+        ),
+    ] = _DEFAULTS.admin_listen,
+    audit_log: Annotated[
+        str, _option("audit_log", "File for who changed what; - is stderr.", "FILE")
+    ] = _DEFAULTS.audit_log,
     log_level: Annotated[
         LogLevel, _option("log_level", "The least that is logged, on stderr.")
     ] = _DEFAULTS.log_level,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from discovery._gen.coral.discovery.v1 import (
     DeregisterAgentRequest,
@@ -21,15 +20,15 @@ from discovery._gen.coral.discovery.v1 import (
     WatchAgentsRequest,
     WatchColonyRequest,
 )
-from discovery.client.targets import ELSEWHERE, Target, was_cut_off
-from discovery.errors import ConfigError, DiscoveryError, UnreachableError
+from discovery.client.calls import Calls
+from discovery.client.proving import Proof, Proving
+from discovery.client.targets import Target
+from discovery.errors import ConfigError
 from discovery.models import HealthReport, Lease, Registered, Registration, Synced, WatchEvent
+from discovery.proof import Method, Prover
 from discovery.transport import agent_codec, codec
 
 R = TypeVar("R")
-
-# However many servers are left to ask, the one that is asked now has this many seconds at least.
-_SHORTEST_TRY = 0.001
 
 
 class DiscoveryClient:
@@ -47,12 +46,14 @@ class DiscoveryClient:
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
         api_key: str | None = None,
+        prover: Prover | None = None,
     ) -> None:
         """Prepare to call `endpoints`, such as `https://discovery.example.com` or `http://localhost:8080`, in order.
 
         `timeout` is each call's, in seconds, however many servers it takes; it travels to them as the call's deadline.
         `tls` is for https endpoints: see `tls_context`. `api_key` goes with each call, so give it to https endpoints,
-        or within a network that you trust.
+        or within a network that you trust. `prover` proves to a server that asks for it that a registration's private
+        key is held: one client is for one key then.
 
         Raises:
             ConfigError: there is no endpoint, or one is not an http or https URL.
@@ -61,9 +62,11 @@ class DiscoveryClient:
         if not self.endpoints:
             raise ConfigError("at least one discovery endpoint is needed")
         metadata = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._timeout = timeout
-        self._targets = [Target(endpoint, tls, metadata) for endpoint in self.endpoints]
-        self._closed = False
+        self._proving = Proving(prover)
+        targets = [
+            Target(endpoint, tls, metadata, self._proving.hear) for endpoint in self.endpoints
+        ]
+        self._calls = Calls(targets, timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,9 +81,7 @@ class DiscoveryClient:
 
     def close(self) -> None:
         """Close the connections; calls in flight fail, and later ones too. Idempotent."""
-        self._closed = True
-        for target in self._targets:
-            target.close()
+        self._calls.close()
 
     def reconnect(self) -> None:
         """Drop the connections, so that each call connects anew: for when this machine's network has changed.
@@ -88,8 +89,7 @@ class DiscoveryClient:
         Calls in flight are made once more, and watches end, as if the connections had been lost. Otherwise that would
         take some twenty seconds to be noticed.
         """
-        for target in self._targets:
-            target.close()
+        self._calls.reconnect()
 
     async def register_colony(self, registration: Registration) -> Registered:
         """Register a colony, or renew its lease.
@@ -99,7 +99,12 @@ class DiscoveryClient:
             MeshIdTakenError: another key holds a live lease on the mesh.
         """
         request = codec.register_request(registration)
-        return codec.registered_from(await self._call(lambda stub: stub.register_colony(request)))
+        reply = await self._proved(
+            Method.REGISTER_COLONY,
+            registration,
+            lambda stub, proof: stub.register_colony(request, metadata=proof),
+        )
+        return codec.registered_from(reply)
 
     async def lookup_colony(self, mesh_id: str) -> Lease:
         """Return the live lease on `mesh_id`.
@@ -108,7 +113,7 @@ class DiscoveryClient:
             NotRegisteredError: there is none.
         """
         request = LookupColonyRequest(mesh_id)
-        return codec.lease_from(await self._call(lambda stub: stub.lookup_colony(request)))
+        return codec.lease_from(await self._calls.unary(lambda stub: stub.lookup_colony(request)))
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
@@ -117,7 +122,12 @@ class DiscoveryClient:
             NotOwnerError: another key holds a live lease.
         """
         request = DeregisterColonyRequest(mesh_id, pubkey)
-        return (await self._call(lambda stub: stub.deregister_colony(request))).removed
+        reply = await self._proved(
+            Method.DEREGISTER_COLONY,
+            Registration(mesh_id, pubkey),
+            lambda stub, proof: stub.deregister_colony(request, metadata=proof),
+        )
+        return reply.removed
 
     async def watch_colony(
         self, mesh_id: str, after_revision: int = 0
@@ -131,7 +141,7 @@ class DiscoveryClient:
             DrainingError: the server stops.
         """
         request = WatchColonyRequest(mesh_id, after_revision)
-        replies = self._watch(lambda stub: stub.watch_colony(request))
+        replies = self._calls.watch(lambda stub: stub.watch_colony(request))
         async with aclosing(replies):
             async for reply in replies:
                 yield codec.event_from(mesh_id, reply)
@@ -144,7 +154,12 @@ class DiscoveryClient:
             MeshIdTakenError: another key holds a live lease on the agent.
         """
         request = agent_codec.register_request(registration)
-        return codec.registered_from(await self._call(lambda stub: stub.register_agent(request)))
+        reply = await self._proved(
+            Method.REGISTER_AGENT,
+            registration,
+            lambda stub, proof: stub.register_agent(request, metadata=proof),
+        )
+        return codec.registered_from(reply)
 
     async def lookup_agent(self, mesh_id: str, agent_id: str) -> Lease:
         """Return the live lease of one agent of a mesh.
@@ -153,7 +168,9 @@ class DiscoveryClient:
             NotRegisteredError: there is none.
         """
         request = LookupAgentRequest(mesh_id, agent_id)
-        return agent_codec.lease_from(await self._call(lambda stub: stub.lookup_agent(request)))
+        return agent_codec.lease_from(
+            await self._calls.unary(lambda stub: stub.lookup_agent(request))
+        )
 
     async def deregister_agent(self, mesh_id: str, agent_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on an agent; return whether there was one.
@@ -162,7 +179,12 @@ class DiscoveryClient:
             NotOwnerError: another key holds a live lease.
         """
         request = DeregisterAgentRequest(mesh_id, agent_id, pubkey)
-        return (await self._call(lambda stub: stub.deregister_agent(request))).removed
+        reply = await self._proved(
+            Method.DEREGISTER_AGENT,
+            Registration(mesh_id, pubkey, agent_id=agent_id),
+            lambda stub, proof: stub.deregister_agent(request, metadata=proof),
+        )
+        return reply.removed
 
     async def list_agents(self, mesh_id: str) -> AsyncGenerator[Lease]:
         """Yield the live lease of each agent of `mesh_id`, in the order of their agent_id, a page a call.
@@ -186,75 +208,28 @@ class DiscoveryClient:
         `after_revision`, nothing has changed and none is named. Otherwise it is as `watch_colony`.
         """
         request = WatchAgentsRequest(mesh_id, after_revision)
-        replies = self._watch(lambda stub: stub.watch_agents(request))
+        replies = self._calls.watch(lambda stub: stub.watch_agents(request))
         async with aclosing(replies):
             async for reply in replies:
                 yield agent_codec.event_from(mesh_id, reply)
 
     async def health(self) -> HealthReport:
         """Return how the server is."""
-        return codec.health_from(await self._call(lambda stub: stub.health(HealthRequest())))
+        return codec.health_from(await self._calls.unary(lambda stub: stub.health(HealthRequest())))
 
     async def _list_agents(self, request: ListAgentsRequest) -> ListAgentsResponse:
-        return await self._call(lambda stub: stub.list_agents(request))
+        return await self._calls.unary(lambda stub: stub.list_agents(request))
 
-    async def _call(self, call: Callable[[DiscoveryServiceStub], Awaitable[R]]) -> R:
-        """Make a call to the first server that can answer it; each has its share of the time that is left."""
-        deadline = time.monotonic() + self._timeout
-        targets = self._in_order()
-        for place, target in enumerate(targets):
-            share = (deadline - time.monotonic()) / (len(targets) - place)
-            try:
-                return await self._try(target, call, max(share, _SHORTEST_TRY))
-            except DiscoveryError as error:
-                if target is targets[-1] or error.code not in ELSEWHERE:
-                    raise
-        raise AssertionError("there is always a last target")
-
-    async def _try(
-        self, target: Target, call: Callable[[DiscoveryServiceStub], Awaitable[R]], share: float
+    async def _proved(
+        self,
+        method: Method,
+        registration: Registration,
+        call: Callable[[DiscoveryServiceStub, Proof], Awaitable[R]],
     ) -> R:
-        """Make a call to one server, and once more if the connection was lost under it: every call may be repeated."""
-        started = time.monotonic()
-        try:
-            return await self._once(target, call, share)
-        except UnreachableError as error:
-            left = share - (time.monotonic() - started)
-            if self._closed or left <= 0 or not was_cut_off(error):
-                raise
-        return await self._once(target, call, left)
-
-    async def _once(
-        self, target: Target, call: Callable[[DiscoveryServiceStub], Awaitable[R]], share: float
-    ) -> R:
-        self._require_open()
-        try:
-            with target.calling(share):
-                return await call(target.stub(share))
-        finally:
-            self._close_if_over(target)
-
-    async def _watch(self, call: Callable[[DiscoveryServiceStub], Any]) -> AsyncGenerator[Any]:
-        self._require_open()
-        target = self._in_order()[0]
-        try:
-            with target.calling():
-                async with aclosing(cast("AsyncGenerator[Any]", call(target.stub()))) as replies:
-                    async for reply in replies:
-                        yield reply
-                raise UnreachableError(f"{target.endpoint} ended the watch without a word")
-        finally:
-            self._close_if_over(target)
-
-    def _in_order(self) -> list[Target]:
-        now = time.monotonic()
-        return sorted(self._targets, key=lambda target: target.failed_lately(now))
-
-    def _close_if_over(self, target: Target) -> None:
-        """Close a connection that grpclib has made after `close`, for a call that had begun before."""
-        if self._closed:
-            target.close()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise UnreachableError(f"the client of {', '.join(self.endpoints)} is closed")
+        return await self._proving.call(
+            method,
+            registration,
+            lambda proof: self._calls.unary(
+                lambda stub: call(stub, {**cast("Proof", stub.metadata), **proof})
+            ),
+        )

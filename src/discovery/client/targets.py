@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from grpclib.client import Channel
 from grpclib.config import Configuration
+from grpclib.events import RecvInitialMetadata, listen
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from discovery._gen.coral.discovery.v1 import DiscoveryServiceStub
@@ -72,9 +73,13 @@ class Target:
     """One server: its connection is made at the first call, and again after it was lost."""
 
     def __init__(
-        self, endpoint: str, tls: ssl.SSLContext | None, metadata: Mapping[str, str]
+        self,
+        endpoint: str,
+        tls: ssl.SSLContext | None,
+        metadata: Mapping[str, str],
+        hear: Callable[[Mapping[str, str | bytes]], None],
     ) -> None:
-        """Prepare to call `endpoint`, with `metadata` in each call.
+        """Prepare to call `endpoint`, with `metadata` in each call; `hear` is told the metadata of each reply.
 
         Raises:
             ConfigError: it is no http or https URL.
@@ -91,6 +96,11 @@ class Target:
             status_details_codec=StatusDetailsCodec(),
             config=_CONFIGURATION,
         )
+
+        async def received(event: RecvInitialMetadata) -> None:
+            hear(event.metadata)
+
+        listen(self._channel, RecvInitialMetadata, received)
 
     def stub(self, timeout: float | None = None) -> DiscoveryServiceStub:
         """Return what makes calls of at most `timeout` seconds."""

@@ -152,8 +152,9 @@ async def run_agent(settings: CoralSettings, plan: Plan, report: Report) -> None
         ConfigError: a setting cannot work.
         GivenUpError: it is not connected within the plan's time, or cannot be.
     """
-    async with make_client(settings) as client:
-        agent = Agent(settings, plan, report, client, tunnel_maker(settings))
+    keys = _load_keys(settings, plan)
+    async with make_client(settings, keys) as client:
+        agent = Agent(settings, plan, report, keys, client, tunnel_maker(settings))
         with giving_up():
             await agent.run()
 
@@ -165,8 +166,13 @@ async def find_config(settings: CoralSettings, plan: Plan, report: Report) -> st
         ConfigError: a setting cannot work.
         GivenUpError: the colony is not found within the plan's time.
     """
-    async with make_client(settings) as client:
-        return await Agent(settings, plan, report, client, None).config()
+    keys = _load_keys(settings, plan)
+    async with make_client(settings, keys) as client:
+        return await Agent(settings, plan, report, keys, client, None).config()
+
+
+def _load_keys(settings: CoralSettings, plan: Plan) -> KeyPair:
+    return load_keys(settings, place.agent_key(settings.mesh_id, plan.agent_id))
 
 
 class Agent:
@@ -177,15 +183,15 @@ class Agent:
         settings: CoralSettings,
         plan: Plan,
         report: Report,
+        keys: KeyPair,
         client: DiscoveryClient,
         make_tunnel: MakeTunnel | None,
     ) -> None:
-        """Prepare to run; the private key is read, or made if there is none.
+        """Prepare to run, with the agent's `keys`.
 
         Raises:
             ConfigError: a setting cannot work.
         """
-        keys = load_keys(settings, place.agent_key(settings.mesh_id, plan.agent_id))
         self._identity = Identity(settings.mesh_id, plan.agent_id, keys, load_token(settings))
         self._settings = settings
         self._plan = plan
@@ -247,11 +253,13 @@ class Agent:
     async def _find(self, finder: Finder, deadline: float) -> Whereabouts:
         mesh_id = self._settings.mesh_id
         self._report.say("looking-up", f"Looking up colony {mesh_id}...", mesh_id=mesh_id)
+        # Where it is known from before where the colony was, half of the time is left to try there.
+        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at((now + deadline) / 2 if finder.knows() else deadline):
                 where = await finder.find()
         except TimeoutError:
-            raise finder.despair() from None
+            where = finder.give_up()
         text = f"Found colony at {where.endpoints[0]}"
         self._report.say("found", text, pubkey=where.pubkey, endpoints=where.endpoints)
         return where

@@ -30,6 +30,7 @@ from discovery.runners.setting_up import (
 )
 from discovery.runners.settings import WIREGUARD_PORT, CoralSettings
 from discovery.wireguard import (
+    KeyPair,
     PermissionNeededError,
     ProgramMissingError,
     Tunnel,
@@ -47,8 +48,9 @@ async def run_colony(settings: CoralSettings, report: Report) -> None:
         ConfigError: a setting cannot work.
         GivenUpError: the tunnel cannot be made, or is lost. Discovery is never a reason.
     """
-    async with make_client(settings) as client:
-        colony = Colony(settings, report, client, tunnel_maker(settings))
+    keys = load_keys(settings, place.colony_key(settings.mesh_id))
+    async with make_client(settings, keys) as client:
+        colony = Colony(settings, report, keys, client, tunnel_maker(settings))
         with giving_up():
             await colony.run()
 
@@ -60,10 +62,11 @@ class Colony:
         self,
         settings: CoralSettings,
         report: Report,
+        keys: KeyPair,
         client: DiscoveryClient,
         make_tunnel: MakeTunnel | None,
     ) -> None:
-        """Prepare to run; the private key is read, or made if there is none.
+        """Prepare to run, with the colony's `keys`.
 
         Raises:
             ConfigError: a setting cannot work.
@@ -72,7 +75,7 @@ class Colony:
         self._report = report
         self._client = client
         self._make_tunnel = make_tunnel
-        self._keys = load_keys(settings, place.colony_key(settings.mesh_id))
+        self._keys = keys
         self._address = str(mesh_address(settings.mesh_id, self._keys.public_key))
         self._admission = Admission(settings.mesh_id, self._keys.public_key, load_token(settings))
 

@@ -42,6 +42,7 @@ class Dialer:
                 peer = self._make_peer(pubkey, address)
                 if await self._try(peer, _HASTE) or await self._try(peer, patience):
                     return endpoint
+        await self.forget(pubkey)
         return None
 
     async def status(self, pubkey: str) -> PeerStatus | None:

@@ -78,6 +78,8 @@ class Peering:
         self._gone: dict[str, float] = {}
         """Since when who is gone is gone, on the event loop's clock."""
         self._turned_away: set[str] = set()
+        self._at_work = asyncio.Lock()
+        """Who comes back while others are removed is not removed after."""
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -91,7 +93,8 @@ class Peering:
 
     async def _follow(self) -> None:
         async for state in self._directory.states():
-            await self._apply(state)
+            async with self._at_work:
+                await self._apply(state)
 
     async def _apply(self, state: DirectoryState) -> None:
         agents = self._admitted(state.agents)
@@ -133,9 +136,10 @@ class Peering:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            long_ago = now() - self._grace()
-            for pubkey in [key for key, since in self._gone.items() if since <= long_ago]:
-                await self._remove(pubkey)
+            async with self._at_work:
+                long_ago = now() - self._grace()
+                for pubkey in [key for key, since in self._gone.items() if since <= long_ago]:
+                    await self._remove(pubkey)
 
     async def _remove(self, pubkey: str) -> None:
         await self._tunnel.remove_peer(pubkey)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 
@@ -27,14 +28,14 @@ class TextReport:
         self._out = out
 
     def say(self, event: str, text: str, **data: object) -> None:
-        """See Report."""
+        """See Report. `text` is ours, and may have several lines."""
         del event, data
-        print(text, file=self._out, flush=True)
+        _print("\n".join(map(_plain, text.split("\n"))), self._out)
 
     def warn(self, event: str, text: str, **data: object) -> None:
-        """See Report."""
+        """See Report. `text` may be a server's."""
         del event, data
-        print(f"coral: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the same
+        _print(f"coral: {_plain(text)}", sys.stderr)
 
 
 class JsonReport:
@@ -50,4 +51,15 @@ class JsonReport:
         self._write({"event": event, "level": "warning", "message": text, **data})
 
     def _write(self, line: dict[str, object]) -> None:
-        print(json.dumps(line, default=str), flush=True)  # noqa: T201
+        _print(json.dumps(line, default=str), sys.stdout)
+
+
+def _print(text: str, out: TextIO) -> None:
+    """Print to whoever still reads: a colony does not end because its output's reader has."""
+    with suppress(BrokenPipeError):
+        print(text, file=out, flush=True)
+
+
+def _plain(text: str) -> str:
+    """Return `text` without what a terminal would obey, or what would forge a line."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

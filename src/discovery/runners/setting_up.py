@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from discovery.client import DiscoveryClient, tls_context
+from discovery.proof import Prover
 from discovery.runners.settings import CoralSettings
 from discovery.wireguard import (
     JoinToken,
@@ -20,6 +21,7 @@ from discovery.wireguard import (
     WgTunnel,
     choose_backend,
     interface_name,
+    load,
     load_or_create,
     mesh_interface,
 )
@@ -29,18 +31,23 @@ from discovery.wireguard.endpoints import joined
 MakeTunnel = Callable[[TunnelSettings], Tunnel]
 
 
-def make_client(settings: CoralSettings) -> DiscoveryClient:
-    """Return a client of the discovery service.
+def make_client(settings: CoralSettings, keys: KeyPair) -> DiscoveryClient:
+    """Return a client of the discovery service, which proves to hold `keys` where that is asked for.
 
     Raises:
         ConfigError: an endpoint, certificate or key cannot be used.
     """
-    found = settings.discovery
+    found, old = settings.discovery, settings.wireguard.old_key_file
+    old_key = None if old is None else load(old).private_key
     tls = None
     if found.ca_cert or found.client_cert:
         tls = tls_context(found.ca_cert, found.client_cert, found.client_key)
     return DiscoveryClient(
-        found.endpoint, timeout=found.timeout, tls=tls, api_key=settings.api_key_text()
+        found.endpoint,
+        timeout=found.timeout,
+        tls=tls,
+        api_key=settings.api_key_text(),
+        prover=Prover(keys.private_key, old_key),
     )
 
 

@@ -63,6 +63,8 @@ class WireGuardSettings(_Section):
     """UDP port; None is 41820 for a colony, and the kernel's choice for an agent."""
     key_file: Path | None = None
     """None: in the XDG state folder, one for each mesh and role."""
+    old_key_file: Path | None = None
+    """The private key that `key_file` takes the place of: a discovery service that asks for proofs wants both."""
     interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,15}$")] | None = None
 
 
@@ -137,6 +139,7 @@ FLAGS: Mapping[str, str] = {
     "wireguard": "wireguard.backend",
     "port": "wireguard.port",
     "key_file": "wireguard.key_file",
+    "old_key_file": "wireguard.old_key_file",
     "interface": "wireguard.interface",
     "endpoint": "colony.endpoint",
     "accept_agents": "colony.accept_agents",

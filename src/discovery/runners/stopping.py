@@ -8,15 +8,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` in an event loop of its own. SIGTERM and SIGINT cancel it, so that it cleans up; that is no error.
+def run_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
+    """Run `work` in an event loop of its own; return whether it came to its end.
 
-    A second signal cancels what it does to clean up, too.
+    SIGTERM and SIGINT cancel it, so that it cleans up. A second signal cancels what it does to clean up, too.
     """
-    asyncio.run(_until_stopped(work))
+    return asyncio.run(_until_stopped(work))
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     task = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -24,3 +24,4 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.result()
+    return not task.cancelled()

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from discovery.client import ColonyResolver
 from discovery.client.state import ResolverPhase
-from discovery.errors import DiscoveryError, UnreachableError
+from discovery.errors import DiscoveryError, NotRegisteredError, UnreachableError
 from discovery.models import Registration
-from discovery.runners.failures import GivenUpError, given_up, is_hopeful
+from discovery.runners.failures import given_up, is_hopeful
 from discovery.runners.report import Report
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0
@@ -37,8 +37,16 @@ class Finder(Protocol):
         """
         ...
 
-    def despair(self) -> GivenUpError:
-        """Return why `find` has not found it so far."""
+    def knows(self) -> bool:
+        """Return whether it is known from before where the colony was."""
+        ...
+
+    def give_up(self) -> Whereabouts:
+        """Return where it was when it was last known, as `find` took too long.
+
+        Raises:
+            GivenUpError: it was never known.
+        """
         ...
 
     def latest(self) -> Whereabouts:
@@ -64,9 +72,13 @@ class GivenColony:
         """See Finder."""
         return self._where
 
-    def despair(self) -> GivenUpError:
+    def knows(self) -> bool:
         """See Finder."""
-        raise AssertionError("it is found at once")
+        return True
+
+    def give_up(self) -> Whereabouts:
+        """See Finder."""
+        return self._where
 
     def latest(self) -> Whereabouts:
         """See Finder."""
@@ -95,15 +107,28 @@ class DiscoveredColony:
                 await self._resolver.resolve()
             except DiscoveryError as error:
                 self._note(error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
             else:
-                self._tell_if_old()
-                return self.latest()
+                if (where := self.latest()).endpoints:
+                    self._tell_if_old()
+                    return where
+                self._note(
+                    NotRegisteredError(
+                        self._registration().mesh_id, "the colony has no endpoint that can be used"
+                    )
+                )
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
-    def despair(self) -> GivenUpError:
+    def knows(self) -> bool:
         """See Finder."""
-        return given_up(self._error or UnreachableError("discovery does not answer"))
+        return bool(self._resolver.endpoints())
+
+    def give_up(self) -> Whereabouts:
+        """See Finder."""
+        if self.knows():
+            self._tell_if_old()
+            return self.latest()
+        raise given_up(self._error or UnreachableError("discovery does not answer"))
 
     def latest(self) -> Whereabouts:
         """See Finder."""

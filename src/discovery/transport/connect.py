@@ -7,7 +7,7 @@ holds on to them, so that a message that cannot be read takes the same path, and
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication, Endpoint
 from protobuf.wkt import Any as ConnectAny
 
+from discovery._gen.coral.discovery.v1 import DiscoveryServiceBase
 from discovery.errors import (
     Code,
     DiscoveryError,
@@ -33,7 +34,7 @@ from discovery.models import plain_address
 from discovery.transport import codec, json_codec
 from discovery.transport.http_errors import code_name, error_headers
 from discovery.transport.pipeline import Call, Pipeline
-from discovery.transport.schema import Rpc, rpcs
+from discovery.transport.schema import Rpc, Servable, rpcs
 from discovery.transport.status import status_of
 
 Context = RequestContext[Any, Any]
@@ -80,10 +81,14 @@ _CODECS = (
 class ConnectApplication(ConnectASGIApplication[Pipeline]):
     """An ASGI application that answers the Connect protocol, unary and server streaming."""
 
-    path = "/coral.discovery.v1.DiscoveryService"
-
-    def __init__(self, pipeline: Pipeline, max_bytes: int) -> None:
-        rpc_set = _Endpoints(pipeline, max_bytes)
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        max_bytes: int,
+        service: type[Servable] = DiscoveryServiceBase,
+    ) -> None:
+        self._rpcs = rpcs(service)
+        rpc_set = _Endpoints(pipeline, max_bytes, self._rpcs)
         super().__init__(
             service=pipeline,
             endpoints=lambda _service: rpc_set.by_path(),
@@ -91,6 +96,11 @@ class ConnectApplication(ConnectASGIApplication[Pipeline]):
             interceptors=(rpc_set,),
             read_max_bytes=max_bytes,
         )
+
+    @property
+    def path(self) -> str:
+        """Where it is mounted: the service's name."""
+        return f"/{next(iter(self._rpcs.values())).service}"
 
 
 class _AnswerError(ConnectError):
@@ -107,13 +117,14 @@ class _AnswerError(ConnectError):
 class _Endpoints:
     """The RPCs as connectrpc calls them, and its interceptor: it accounts for what connectrpc refuses by itself."""
 
-    def __init__(self, pipeline: Pipeline, max_bytes: int) -> None:
+    def __init__(self, pipeline: Pipeline, max_bytes: int, served: Mapping[str, Rpc]) -> None:
         self._pipeline = pipeline
         self._max_bytes = max_bytes
+        self._served = served
         self._passed_on: WeakSet[Context] = WeakSet()
 
     def by_path(self) -> dict[str, Any]:
-        return {path: self._endpoint(rpc) for path, rpc in rpcs().items()}
+        return {path: self._endpoint(rpc) for path, rpc in self._served.items()}
 
     async def on_start(self, _context: Context) -> None:
         """See connectrpc's MetadataInterceptor."""

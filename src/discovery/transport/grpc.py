@@ -35,6 +35,7 @@ from discovery.transport.http2 import RequestBuffer
 from discovery.transport.http2_asgi import Application, Http2Exchange, substitute_body
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
+from discovery.transport.schema import Servable
 from discovery.transport.status import message_of, status_of
 
 GrpcStream = Stream[Any, Any]
@@ -57,13 +58,14 @@ class GrpcServing:
         proxies: TrustedProxies,
         bounds: Bounds,
         more_routes: Routes,
+        service: type[Servable] = DiscoveryServiceBase,
     ) -> None:
-        """Answer gRPC with `pipeline` and `more_routes`, and give every other stream to `application`."""
+        """Answer gRPC of `service` by `pipeline`, and `more_routes`; give every other stream to `application`."""
         self._pipeline = pipeline
         self._application = application
         self._proxies = proxies
         self._bounds = bounds
-        ours = DiscoveryServiceBase().__mapping__()
+        ours = service().__mapping__()
         self._routes = {**more_routes, **{path: self._route(path, ours[path]) for path in ours}}
         self._events = _DispatchServerEvents()
 

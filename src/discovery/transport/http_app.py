@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -32,18 +33,12 @@ _EXPOSED = ("retry-after", "content-encoding", "coral-staleness")
 def http_application(
     pipeline: Pipeline,
     proxies: TrustedProxies,
-    max_bytes: int,
-    cors_origins: tuple[str, ...],
-    more_routes: list[Mount],
+    connect: ConnectApplication,
+    more_routes: Sequence[BaseRoute],
+    cors_origins: tuple[str, ...] = (),
 ) -> Starlette:
     """Return the application; pages of `cors_origins` (`*`: of any origin) may call it."""
-    connect = ConnectApplication(pipeline, max_bytes)
-    routes: list[BaseRoute] = [
-        *RestRoutes(pipeline, max_bytes).routes(),
-        *WatchSocket(pipeline, cors_origins).routes(),
-        *more_routes,
-        Mount(connect.path, app=connect),
-    ]
+    routes: list[BaseRoute] = [*more_routes, Mount(connect.path, app=connect)]
     application = Starlette(
         routes=routes,
         middleware=[Middleware(_Manners, proxies=proxies), *_cors(cors_origins)],
@@ -51,6 +46,16 @@ def http_application(
     )
     application.router.redirect_slashes = False  # it would redirect to whatever host a client names
     return application
+
+
+def public_routes(
+    pipeline: Pipeline, max_bytes: int, cors_origins: tuple[str, ...]
+) -> Sequence[BaseRoute]:
+    """Return what the public port has beside Connect: REST, and the WebSocket."""
+    return [
+        *RestRoutes(pipeline, max_bytes).routes(),
+        *WatchSocket(pipeline, cors_origins).routes(),
+    ]
 
 
 def _cors(origins: tuple[str, ...]) -> list[Middleware]:

@@ -1,4 +1,4 @@
-"""The one path of every call, whatever protocol it came by: drain, service, observers, log line.
+"""The one path of every call, whatever protocol it came by: drain, guards, service, observers, log line.
 
 An adapter builds a `Call` and says how to receive its message; what it gets is a reply, or a DiscoveryError. Nothing
 about a call is decided or counted anywhere else.
@@ -17,6 +17,7 @@ import betterproto
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedError
+from discovery.models import Caller
 from discovery.transport.drain import DrainGate
 from discovery.validation import MAX_ID_LENGTH
 
@@ -36,6 +37,7 @@ class Call:
     deadline: float | None = None
     reply_metadata: dict[str, str] = field(default_factory=dict)
     """What the answer carries beside its message: the handler fills it, the adapter sends it."""
+    caller: Caller = field(default_factory=Caller)
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
@@ -66,13 +68,42 @@ class Observer(Protocol):
         ...
 
 
+class Guard:
+    """Lets calls in, or refuses them by raising a DiscoveryError. This one lets in everything."""
+
+    async def admit(self, call: Call) -> None:
+        """Look at a call before its message is read."""
+
+    async def allow(self, call: Call, message: betterproto.Message) -> None:
+        """Look at a call before it is carried out."""
+
+    def still_allow(self, call: Call) -> None:
+        """Look at a call that goes on, before its next reply is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A call that is over. `reply` is the last one; `error` None if all went well, or the caller gave up."""
+
+    call: Call
+    message: betterproto.Message | None
+    reply: betterproto.Message | None
+    error: DiscoveryError | None
+
+
+Witness = Callable[[Account], None]
+"""Is told of every call that is over. It must not raise or wait."""
+
+
 @dataclass(slots=True)
 class _Record:
-    """What the log line says of a call once it is over."""
+    """What there is to say of a call once it is over."""
 
     observations: Sequence[Observation]
     code: Code = Code.OK
     message: betterproto.Message | None = None
+    reply: betterproto.Message | None = None
+    error: DiscoveryError | None = None
     defect: Exception | None = None
 
 
@@ -86,12 +117,17 @@ class Pipeline:
         log: FilteringBoundLogger,
         streams: Mapping[str, HandleStream] | None = None,
         observers: Sequence[Observer] = (),
+        guards: Sequence[Guard] = (),
+        witnesses: Sequence[Witness] = (),
     ) -> None:
+        """Ask `guards` in their order before a message is read, and again before the call is carried out."""
         self._handlers = handlers
         self._streams = streams or {}
         self._gate = gate
         self._log = log
         self._observers = observers
+        self._guards = guards
+        self._witnesses = witnesses
 
     async def unary(self, call: Call, receive: Receive) -> betterproto.Message:
         """Answer a call of one request and one reply. `receive` returns its message, or raises DiscoveryError.
@@ -101,23 +137,35 @@ class Pipeline:
         """
         with self._accounted(call) as record, self._gate.admit():
             handle = _find(self._handlers, call)
-            record.message = await receive()
-            return await handle(record.message, call)
+            message = await self._let_in(call, record, receive)
+            record.reply = await handle(message, call)
+            return record.reply
 
     async def stream(self, call: Call, receive: Receive) -> AsyncGenerator[betterproto.Message]:
         """Answer a call of one request and many replies; see `unary`. Close the generator to end the call early."""
         with self._accounted(call) as record, self._gate.admit():
             handle = _find(self._streams, call)
-            record.message = await receive()
-            async with aclosing(handle(record.message, call)) as replies:
+            message = await self._let_in(call, record, receive)
+            async with aclosing(handle(message, call)) as replies:
                 async for reply in replies:
+                    for guard in self._guards:
+                        guard.still_allow(call)
                     yield reply
                     for observation in record.observations:
                         observation.delivered()
 
     def refuse(self, call: Call, error: DiscoveryError) -> None:
         """Account for a call that its adapter could not even pass on."""
-        self._finish(call, _Record(self._observations(call), error.code), seconds=0)
+        record = _Record(self._observations(call), error.code, error=error)
+        self._finish(call, record, seconds=0)
+
+    async def _let_in(self, call: Call, record: _Record, receive: Receive) -> betterproto.Message:
+        for guard in self._guards:
+            await guard.admit(call)
+        record.message = message = await receive()
+        for guard in self._guards:
+            await guard.allow(call, message)
+        return message
 
     @contextmanager
     def _accounted(self, call: Call) -> Iterator[_Record]:
@@ -126,14 +174,15 @@ class Pipeline:
         try:
             yield record
         except DiscoveryError as error:
-            record.code = error.code
+            record.code, record.error = error.code, error
             raise
         except (asyncio.CancelledError, GeneratorExit):
             record.code = _reason_for_cancellation(call)
             raise
         except Exception as error:
             record.code, record.defect = Code.INTERNAL, error
-            raise InternalError("internal error; the server's log has the details") from error
+            record.error = InternalError("internal error; the server's log has the details")
+            raise record.error from error
         finally:
             self._finish(call, record, time.perf_counter() - started)
 
@@ -143,6 +192,8 @@ class Pipeline:
     def _finish(self, call: Call, record: _Record, seconds: float) -> None:
         for observation in record.observations:
             observation.finished(record.code, seconds)
+        for witness in self._witnesses:
+            witness(Account(call, record.message, record.reply, record.error))
         self._log_call(call, record, seconds * 1000)
 
     def _log_call(self, call: Call, record: _Record, milliseconds: float) -> None:
@@ -153,6 +204,7 @@ class Pipeline:
             protocol=call.protocol,
             mesh_id=_loggable(getattr(record.message, "mesh_id", None)),
             peer=call.peer,
+            **({"key": call.caller.key_name} if call.caller.key_name else {}),
             status=record.code.name,
             ms=round(milliseconds, 3),
             **({"exc_info": record.defect} if record.defect else {}),

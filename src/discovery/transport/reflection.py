@@ -8,7 +8,7 @@ would clash with any other package's that knows the same services.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from importlib.resources import files
 from typing import Any, Protocol, cast
@@ -43,15 +43,16 @@ from discovery.transport.http_errors import code_name
 from discovery.validation import MAX_REQUEST_BYTES
 
 _VERSIONS = ("v1", "v1alpha")
-_PUBLISHED = ("coral.discovery.v1.DiscoveryService", grpc_health.SERVICE)
-"""The services that tools are told of, and reflection itself."""
+PUBLIC = ("coral.discovery.v1.DiscoveryService", grpc_health.SERVICE)
+"""The services of the public port that tools are told of, beside reflection itself."""
 
 
 class Reflection:
     """Answers reflection's streams, over every protocol."""
 
-    def __init__(self, gate: DrainGate) -> None:
-        published = _published()
+    def __init__(self, gate: DrainGate, services: Sequence[str] = PUBLIC) -> None:
+        """Tell of `services`."""
+        published = _published(services)
         self._open = DrainGate()
         self._v1 = _Streams(ServerReflectionService(*published), gate, self._open)
         self._v1alpha = _Streams(ServerReflectionAlphaService(*published), gate, self._open)
@@ -90,11 +91,11 @@ class Reflection:
                 raise InvalidMessageError(error.message) from error
 
 
-def _published() -> list[DescService]:
+def _published(names: Sequence[str]) -> list[DescService]:
     # One FileDescriptorSet after the other is one with the files of both.
     ours = files("discovery._gen").joinpath("descriptors.binpb").read_bytes()
     registry = FileDescriptorSet.from_binary(ours + grpc_health.descriptors()).to_registry()
-    services = [registry.service(name) for name in _PUBLISHED]
+    services = [registry.service(name) for name in names]
     return [service for service in services if service is not None]
 
 

@@ -50,7 +50,7 @@ class DiscoveryRpcs:
         self, request: pb.RegisterColonyRequest, call: Call
     ) -> pb.RegisterColonyResponse:
         registered = await self._service.register_colony(
-            codec.registration_from(request), call.peer
+            codec.registration_from(request), call.peer, call.caller
         )
         return codec.register_reply(registered)
 
@@ -71,7 +71,7 @@ class DiscoveryRpcs:
     ) -> pb.RegisterAgentResponse:
         registration = agent_codec.registration_from(request)
         return agent_codec.register_reply(
-            await self._service.register_agent(registration, call.peer)
+            await self._service.register_agent(registration, call.peer, call.caller)
         )
 
     async def _lookup_agent(

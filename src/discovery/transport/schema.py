@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Protocol
 
 import betterproto
 from betterproto.lib.google.protobuf import FileDescriptorSet, MethodOptionsIdempotencyLevel
+from grpclib.const import Handler
 
 from discovery._gen.coral.discovery.v1 import DiscoveryServiceBase
+
+
+class Servable(Protocol):
+    """A service's base class as betterproto generates it."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the handlers by path."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,8 @@ def descriptors() -> FileDescriptorSet:
 
 
 @cache
-def rpcs() -> Mapping[str, Rpc]:
-    """Return every RPC of DiscoveryService by its path, those that are not served yet included."""
+def rpcs(service: type[Servable] = DiscoveryServiceBase) -> Mapping[str, Rpc]:
+    """Return every RPC of a service by its path."""
     safe = frozenset(_safe_paths())
     return {
         path: Rpc(
@@ -56,7 +66,7 @@ def rpcs() -> Mapping[str, Rpc]:
             streaming=route.cardinality.server_streaming,
             safe=path in safe,
         )
-        for path, route in DiscoveryServiceBase().__mapping__().items()
+        for path, route in service().__mapping__().items()
     }
 
 

@@ -55,6 +55,19 @@ _BY_CODE: Mapping[Code, type[DiscoveryError]] = {
     Code.UNIMPLEMENTED: errors.UnimplementedError,
     Code.INTERNAL: errors.InternalError,
 }
+_NAMING: Mapping[str, type[errors.NotRegisteredError | errors.NotOwnerError]] = {
+    kind.reason: kind for kind in (errors.NotRegisteredError, errors.NotOwnerError)
+}
+_DATED: Mapping[str, tuple[type[errors.MeshIdTakenError | errors.MeshReservedError], str]] = {
+    errors.MeshIdTakenError.reason: (errors.MeshIdTakenError, "expires_at"),
+    errors.MeshReservedError.reason: (errors.MeshReservedError, "reserved_until"),
+}
+_Named = (
+    errors.NotRegisteredError
+    | errors.NotOwnerError
+    | errors.MeshIdTakenError
+    | errors.MeshReservedError
+)
 _TYPE_PREFIX = "type.googleapis.com/google.rpc."
 
 
@@ -99,26 +112,21 @@ def error_of(code: int, message: str, details: Iterable[Any] = ()) -> DiscoveryE
 def _error_with_data(
     info: ErrorInfo, bad_request: BadRequest, message: str
 ) -> DiscoveryError | None:
-    mesh_id, agent_id = info.metadata.get("mesh_id", ""), info.metadata.get("agent_id", "")
+    data = info.metadata
+    mesh_id, agent_id = data.get("mesh_id", ""), data.get("agent_id", "")
     match info.reason:
         case errors.InvalidFieldError.reason:
-            violations = tuple(
-                Violation(v.field, v.description) for v in bad_request.field_violations
-            )
-            return errors.InvalidFieldError(violations, message)
-        case errors.NotRegisteredError.reason:
-            return errors.NotRegisteredError(mesh_id, message, agent_id=agent_id)
-        case errors.NotOwnerError.reason:
-            return errors.NotOwnerError(mesh_id, message, agent_id=agent_id)
-        case errors.MeshIdTakenError.reason:
-            return errors.MeshIdTakenError(
-                mesh_id, _expires_at_us(info), message, agent_id=agent_id
-            )
+            found = ((v.field, v.description) for v in bad_request.field_violations)
+            return errors.InvalidFieldError(tuple(Violation(*each) for each in found), message)
+        case errors.NotRegisteredError.reason | errors.NotOwnerError.reason:
+            kind = _NAMING[info.reason]
+            return kind(mesh_id, message, agent_id=agent_id)
+        case errors.MeshIdTakenError.reason | errors.MeshReservedError.reason:
+            dated, name = _DATED[info.reason]
+            return dated(mesh_id, _moment(info, name), message, agent_id=agent_id)
         case errors.ProofRequiredError.reason:
-            data = info.metadata
-            return errors.ProofRequiredError(
-                message, data.get("server_key", ""), data.get("nonce", "")
-            )
+            challenge = data.get("server_key", ""), data.get("nonce", "")
+            return errors.ProofRequiredError(message, *challenge)
     return None
 
 
@@ -131,9 +139,9 @@ def _error_without_data(code: int, reason: str, message: str) -> DiscoveryError:
     return errors.OtherError(known, reason, message)
 
 
-def _expires_at_us(info: ErrorInfo) -> int:
+def _moment(info: ErrorInfo, name: str) -> int:
     try:
-        return codec.from_datetime(datetime.fromisoformat(info.metadata["expires_at"]))
+        return codec.from_datetime(datetime.fromisoformat(info.metadata[name]))
     except (KeyError, ValueError, TypeError):
         return 0
 
@@ -148,18 +156,21 @@ def _details(error: DiscoveryError) -> Iterator[betterproto.Message]:
 
 
 def _metadata(error: DiscoveryError) -> Iterator[tuple[str, str]]:
-    if isinstance(
-        error, errors.NotRegisteredError | errors.NotOwnerError | errors.MeshIdTakenError
-    ):
+    if isinstance(error, _Named):
         yield "mesh_id", error.mesh_id
         if error.agent_id:
             yield "agent_id", error.agent_id
     if isinstance(error, errors.MeshIdTakenError):
-        end = codec.to_datetime(error.expires_at_us).isoformat().replace("+00:00", "Z")
-        yield "expires_at", end
+        yield "expires_at", _text_of(error.expires_at_us)
+    if isinstance(error, errors.MeshReservedError):
+        yield "reserved_until", _text_of(error.reserved_until_us)
     if isinstance(error, errors.ProofRequiredError):
         yield "server_key", error.server_key
         yield "nonce", error.nonce
+
+
+def _text_of(unix_us: int) -> str:
+    return codec.to_datetime(unix_us).isoformat().replace("+00:00", "Z")
 
 
 def _field_violations(violations: tuple[Violation, ...]) -> Iterator[BadRequestFieldViolation]:

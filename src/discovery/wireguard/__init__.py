@@ -28,7 +28,7 @@ from discovery.wireguard.errors import (
 )
 from discovery.wireguard.interfaces import address_changes, local_addresses, local_endpoints
 from discovery.wireguard.joining import PROOF_NAME, JoinToken
-from discovery.wireguard.keys import KeyPair, load_or_create
+from discovery.wireguard.keys import KeyPair, load, load_or_create
 from discovery.wireguard.programs import Programs
 from discovery.wireguard.quick import wg_quick_config
 from discovery.wireguard.tunnel import KEEPALIVE, Peer, PeerStatus, Tunnel, TunnelSettings
@@ -53,6 +53,7 @@ __all__ = [
     "address_changes",
     "choose_backend",
     "interface_name",
+    "load",
     "load_or_create",
     "local_addresses",
     "local_endpoints",

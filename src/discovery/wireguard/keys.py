@@ -63,6 +63,17 @@ def decode_key(text: str) -> bytes:
     return raw
 
 
+def load(path: Path) -> KeyPair:
+    """Return the key pair whose private key is in `path`.
+
+    Raises:
+        ConfigError: there is no such file; it can be read by others, holds no key, or cannot be read.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is no key file {path}")
+    return load_or_create(path)
+
+
 def load_or_create(path: Path) -> KeyPair:
     """Return the key pair whose private key is in `path`; if there is no such file, make one, for the owner alone.
 

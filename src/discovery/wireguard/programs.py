@@ -123,7 +123,8 @@ def missing(program: str) -> Iterator[None]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a program whose messages we read."""
-    return {**os.environ, "LC_ALL": "C", **more}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CORAL_")}
+    return {**ours, "LC_ALL": "C", **more}
 
 
 def failure(argv: tuple[str, ...], said: str) -> TunnelError:

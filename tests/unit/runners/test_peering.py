@@ -126,6 +126,25 @@ async def test_a_discovery_that_lost_its_memory_costs_no_connection() -> None:
 
 
 @in_virtual_time
+async def test_an_agent_that_comes_back_while_it_is_removed_is_a_peer_again() -> None:
+    async with peering() as on:
+        on.discovery.change_agent("api", agent("api", API))
+        await on.report.until("agent-joined")
+        remove_peer = on.tunnel.remove_peer
+
+        async def slowly(pubkey: str) -> None:
+            on.discovery.change_agent("api", agent("api", API))
+            await asyncio.sleep(1)
+            await remove_peer(pubkey)
+
+        on.tunnel.remove_peer = slowly  # type: ignore[method-assign]
+        on.discovery.change_agent("api", None)
+        await on.report.until("agent-joined", 2)
+        await asyncio.sleep(2 * GRACE)
+        assert on.peers() == {API}
+
+
+@in_virtual_time
 async def test_with_a_token_only_those_join_that_prove_to_know_it() -> None:
     async with peering(TOKEN) as on:
         proof = TOKEN.proof("api", API)

@@ -1,0 +1,1 @@
+"""What an administrator sees and does: the admin API, what happened lately, and the audit log."""
