@@ -30,7 +30,7 @@ run: $(VENV)/.installed ## Start the server on port 8080; more flags: make run A
 	@exec $(BIN)/coral-discovery --port 8080 $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.tox ## Run everything CI runs: lint, types, proto, tests on each Python, coverage
+test: $(VENV)/.tox ## Run all that needs no root: lint, types, proto, tests on each Python
 	@$(TOX) run
 
 .PHONY: lint
