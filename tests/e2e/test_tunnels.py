@@ -234,3 +234,29 @@ def test_without_privileges_it_registers_and_prints_a_configuration_but_makes_no
     config = tmp_path / "coral.conf"
     config.write_text("".join(f"{line}\n" for line in printing.lines))
     assert "Endpoint = 203.0.113.42:41820" in away.run("wg-quick", "strip", str(config))
+
+
+def test_where_proofs_are_asked_for_nobody_has_to_know(world: World, server: Program) -> None:
+    server.stop()
+    world.start_server("--ttl", "5", "--ownership", "proof")
+    home, away = world.host(42), world.host(77)
+    colony = world.start_colony(home)
+    world.connect(away).wait_for("Connected successfully")
+
+    assert_joined(home, away)
+    assert colony.errors == []
+
+
+def test_a_colony_moves_to_a_new_key_where_proofs_are_asked_for(
+    world: World, server: Program, tmp_path: Path
+) -> None:
+    server.stop()
+    world.start_server("--ttl", "5", "--ownership", "proof")
+    home, away = world.host(42), world.host(77)
+    old, new = tmp_path / "old.key", tmp_path / "new.key"
+    world.start_colony(home, "--key-file", str(old)).stop(signal.SIGKILL)
+    agent = world.connect(away)
+
+    world.start_colony(home, "--key-file", str(new), "--old-key-file", str(old))
+    agent.wait_for("Connected successfully")
+    assert_joined(home, away)

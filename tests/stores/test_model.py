@@ -392,7 +392,7 @@ class FakeRedisMachine(StoreMachine):
 
 
 TestFakeRedis = pytest.mark.timeout(400)(FakeRedisMachine.TestCase)
-TestFakeRedis.settings = examples(20)
+TestFakeRedis.settings = examples(8)
 
 
 class RedisMachine(StoreMachine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -81,6 +82,7 @@ class Calls:
             left = share - (time.monotonic() - started)
             if self._closed or left <= 0 or not was_cut_off(error):
                 raise
+        await asyncio.sleep(0)  # for the channel to notice
         return await self._once(target, call, left)
 
     async def _once(self, target: Target, call: Unary[R], share: float) -> R:

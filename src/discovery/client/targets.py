@@ -33,6 +33,8 @@ RETURN_AFTER = 30.0
 ELSEWHERE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 """What another server may answer better."""
 
+# What a connection of grpclib's lacks once it is closed, while its channel has yet to notice.
+_CLOSED = "_transport"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # A connection whose other end is gone without a word (a NAT that forgot it, a laptop that moved) is noticed by a ping
 # that nobody answers, within 20 seconds, where TCP would go on for a quarter of an hour.
@@ -140,11 +142,15 @@ class Target:
             raise DeadlineExceededError(message) from error
         except (OSError, UnicodeError, StreamTerminatedError, ProtocolError) as error:
             raise UnreachableError(f"cannot reach {self.endpoint}: {error}") from error
+        except AttributeError as error:
+            if error.name != _CLOSED:
+                raise
+            raise UnreachableError(f"the connection to {self.endpoint} was lost") from error
 
 
 def was_cut_off(error: DiscoveryError) -> bool:
     """Return whether the connection was lost under a call that had begun, as when a server restarts."""
-    return isinstance(error.__cause__, StreamTerminatedError)
+    return isinstance(error.__cause__, StreamTerminatedError | AttributeError)
 
 
 def _translate(error: GRPCError) -> DiscoveryError:

@@ -546,7 +546,7 @@ async def _arrivals_after_an_outage(*, jitter: bool) -> tuple[list[float], list[
         for server in servers:
             server.trouble = away
             server.cut()
-        await asyncio.sleep(120)
+        await asyncio.sleep(60)
         back = clock.seconds()
         for server in servers:
             server.trouble = lambda: None
