@@ -14,7 +14,7 @@ import betterproto
 from discovery._gen.coral.discovery import v1 as pb
 from discovery.auth import ApiKey, KeysFile, Role, bearer
 from discovery.clock import Clock
-from discovery.errors import PermissionDeniedError, UnauthenticatedError
+from discovery.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
 from discovery.models import Registration
 from discovery.proof import CHALLENGE_HEADER, Method, Verifier
 from discovery.ratelimits import Limiter
@@ -53,7 +53,11 @@ class AddressLimits(Guard):
         Raises:
             RateLimitedError: too often.
         """
-        await self._limiter.check(_method(call), address=call.peer)
+        try:
+            await self._limiter.check(_method(call), address=call.peer)
+        except RateLimitedError:
+            call.caller.too_often = True
+            raise
 
 
 class NameLimits(Guard):

@@ -16,6 +16,7 @@ from discovery.client import DiscoveryClient
 from discovery.clock import SystemClock
 from discovery.errors import (
     ConfigError,
+    DeadlineExceededError,
     MeshReservedError,
     NotRegisteredError,
     PermissionDeniedError,
@@ -26,6 +27,7 @@ from discovery.errors import (
 )
 from discovery.models import Registration
 from discovery.proof import Prover
+from discovery.transport import calming
 from discovery.wireguard import KeyPair
 from tests.integration.support import LOOPBACK, PATIENCE, Running, running
 from tests.support import KEY, MESH, OTHER_KEY, ManualClock, registration
@@ -293,6 +295,36 @@ async def test_an_address_over_its_limit_is_refused_before_its_message_is_read()
         second = await http.post(f"{SERVICE}/LookupColony", json=["no message"])
     assert (first.status_code, second.status_code) == (404, 429)
     assert int(second.headers["retry-after"]) >= 1
+
+
+async def test_a_flood_is_not_even_read_and_nobody_else_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", 60.0)
+    rules = ("address:LookupColony=1/minute",)
+    async with (
+        running(rate_limit=rules) as server,
+        DiscoveryClient(server.url, timeout=0.5) as flooding,
+        client(server) as other,
+    ):
+        for expected in (NotRegisteredError, RateLimitedError):
+            with pytest.raises(expected):
+                await flooding.lookup_colony(MESH)
+        with pytest.raises(DeadlineExceededError):
+            await flooding.health()
+        assert (await other.health()).status == "ok"
+
+
+async def test_a_client_that_was_not_read_for_a_while_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", 0.01)
+    rules = ("address:LookupColony=1/minute",)
+    async with running(rate_limit=rules) as server, client(server) as flooding:
+        for expected in (NotRegisteredError, RateLimitedError, RateLimitedError):
+            with pytest.raises(expected):
+                await flooding.lookup_colony(MESH)
+        assert (await flooding.health()).status == "ok"
 
 
 @pytest.mark.parametrize("rule", ["mesh=1/minute", "mesh:Nothing=1/minute", "mesh:*=0/minute"])

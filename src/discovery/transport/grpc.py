@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from grpclib.const import Status
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
-from grpclib.metadata import decode_metadata, decode_timeout, encode_grpc_message
+from grpclib.metadata import decode_metadata, encode_grpc_message
 from grpclib.protocol import Stream as Http2Stream
 from grpclib.server import Handler, Stream, request_handler
 
@@ -30,6 +29,8 @@ from discovery.errors import (
 )
 from discovery.models import plain_address
 from discovery.transport.bounds import Bounds
+from discovery.transport.calming import calming
+from discovery.transport.deadlines import read_deadline
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.http2 import RequestBuffer
 from discovery.transport.http2_asgi import Application, Http2Exchange, substitute_body
@@ -43,9 +44,6 @@ Routes = Mapping[str, Route]
 HeaderList = list[tuple[str, str]]
 
 _GRPC = re.compile(re.escape(GRPC_CONTENT_TYPE) + r"(?![\w-])", re.ASCII)  # gRPC-Web is not gRPC
-_TIMEOUT = re.compile(
-    r"[0-9]{1,8}[HMSmun]", re.ASCII
-)  # "TimeoutValue" of gRPC's protocol over HTTP/2
 
 
 class GrpcServing:
@@ -81,7 +79,7 @@ class GrpcServing:
 
     async def _unary(self, path: str, stream: GrpcStream) -> None:
         call = self._call(path, stream)
-        async with answering(call.deadline):
+        async with self._handling(call, stream):
             reply = await self._pipeline.unary(call, partial(receive_message, stream))
             async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
                 if call.reply_metadata:
@@ -91,9 +89,21 @@ class GrpcServing:
     async def _stream(self, path: str, stream: GrpcStream) -> None:
         call = self._call(path, stream)
         replies = self._pipeline.stream(call, partial(receive_message, stream))
-        async with answering(call.deadline), aclosing(replies):
+        async with self._handling(call, stream), aclosing(replies):
             async for reply in replies:
                 await stream.send_message(reply)
+
+    @asynccontextmanager
+    async def _handling(self, call: Call, stream: GrpcStream) -> AsyncIterator[None]:
+        """Keep the call's deadline, translate what goes wrong, and calm whoever calls too often.
+
+        A proxy's connection is left alone: it has others' calls too.
+        """
+        direct = call.peer == _address(stream)
+        transport = stream._stream._transport  # noqa: SLF001 - grpclib has no other way to it
+        with calming(call.caller, transport if direct else None):
+            async with answering(call.deadline):
+                yield
 
     def _call(self, path: str, stream: GrpcStream) -> Call:
         metadata: Mapping[str, str | bytes] = stream.metadata or {}
@@ -151,7 +161,7 @@ class Http2Handler(Handler):
             unknown = UnimplementedError("there is no such method")
             return self._send_refusal(stream, fields, unknown)
         try:
-            deadline = _deadline(fields)
+            deadline = read_deadline(fields)
             decode_metadata(headers)
         except DiscoveryError as error:
             return self._send_refusal(stream, fields, error)
@@ -191,24 +201,6 @@ async def answering(deadline: float | None) -> AsyncIterator[None]:
         raise grpc_error(error) from error
     except TimeoutError as error:
         raise grpc_error(DeadlineExceededError("the call's deadline was exceeded")) from error
-
-
-def _deadline(fields: Mapping[str, str]) -> float | None:
-    """Return the call's deadline, on `time.monotonic()`.
-
-    Raises:
-        InvalidMessageError: `grpc-timeout` is none.
-        DeadlineExceededError: it is over before it began.
-    """
-    value = fields.get("grpc-timeout")
-    if value is None:
-        return None
-    if not _TIMEOUT.fullmatch(value):
-        raise InvalidMessageError("grpc-timeout must be up to eight digits and a unit")
-    seconds = decode_timeout(value)
-    if seconds <= 0:
-        raise DeadlineExceededError("the deadline was over before the call began")
-    return time.monotonic() + seconds
 
 
 def _address(stream: GrpcStream) -> str | None:

@@ -1,0 +1,33 @@
+"""The deadline that a gRPC call brings."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+from grpclib.metadata import decode_timeout
+
+from discovery.errors import DeadlineExceededError, InvalidMessageError
+
+_TIMEOUT = re.compile(
+    r"[0-9]{1,8}[HMSmun]", re.ASCII
+)  # "TimeoutValue" of gRPC's protocol over HTTP/2
+
+
+def read_deadline(fields: Mapping[str, str]) -> float | None:
+    """Return the call's deadline, on `time.monotonic()`.
+
+    Raises:
+        InvalidMessageError: `grpc-timeout` is none.
+        DeadlineExceededError: it is over before it began.
+    """
+    value = fields.get("grpc-timeout")
+    if value is None:
+        return None
+    if not _TIMEOUT.fullmatch(value):
+        raise InvalidMessageError("grpc-timeout must be up to eight digits and a unit")
+    seconds = decode_timeout(value)
+    if seconds <= 0:
+        raise DeadlineExceededError("the deadline was over before the call began")
+    return time.monotonic() + seconds
