@@ -17,6 +17,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery._gen.google.rpc import Status
+from discovery.client.targets import was_cut_off
 from discovery.errors import (
     ConfigError,
     DeadlineExceededError,
@@ -139,8 +140,13 @@ class AdminClient:
 
     async def drain(self) -> None:
         """Have the replica stop cleanly."""
-        with self._translated():
-            await self._stub(self._timeout).drain(pb.DrainRequest())
+        try:
+            with self._translated():
+                await self._stub(self._timeout).drain(pb.DrainRequest())
+        except UnreachableError as error:
+            # It stops as it was told to, and its GOAWAY may be here before its answer: grpclib gives the call up then.
+            if not was_cut_off(error):
+                raise
 
     async def page(self, request: pb.ListRegistrationsRequest) -> pb.ListRegistrationsResponse:
         """Return one page of what is registered."""

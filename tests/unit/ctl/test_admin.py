@@ -11,6 +11,9 @@ from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery.ctl.admin import Address, AdminClient
@@ -164,6 +167,40 @@ async def test_the_api_key_goes_with_each_call(rig: Rig) -> None:
     async with rig.client(api_key="coral_x") as client:
         await client.stats()
     assert rig.service.metadata["authorization"] == "Bearer coral_x"
+
+
+async def go_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a call with a GOAWAY, as a server that stops."""
+    connection = H2Connection(H2Configuration(client_side=False))
+    connection.initiate_connection()
+    while not any(
+        isinstance(happened, RequestReceived)
+        for happened in connection.receive_data(await reader.read(65536))
+    ):
+        pass
+    connection.close_connection()
+    writer.write(connection.data_to_send())
+    writer.close()
+
+
+async def test_a_server_that_stops_before_it_answers_does_what_drain_asks_for() -> None:
+    listener = socket.create_server((LOOPBACK, 0))
+    where = f"{LOOPBACK}:{listener.getsockname()[1]}"
+    async with (
+        await asyncio.start_server(go_away, sock=listener),
+        AdminClient(where, timeout=10) as client,
+    ):
+        await client.drain()
+        with pytest.raises(UnreachableError):
+            await client.stats()
+
+
+async def test_a_drain_of_nobody_is_an_error() -> None:
+    with socket.socket() as nobody:
+        nobody.bind((LOOPBACK, 0))
+        async with AdminClient(f"{LOOPBACK}:{nobody.getsockname()[1]}", timeout=10) as client:
+            with pytest.raises(UnreachableError):
+                await client.drain()
 
 
 async def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(rig: Rig) -> None:
