@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from hypothesis import settings
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from discovery.clock import MICROSECONDS, Instant
 from discovery.models import Registration
@@ -58,6 +63,16 @@ def registration(**changes: Any) -> Registration:
         metadata={"region": "eu-west"},
     )
     return replace(valid, **changes)
+
+
+@contextmanager
+def captured_logs() -> Iterator[list[EventDict]]:
+    """Collect what is logged by loggers that nobody configured, and leave structlog as it was."""
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.reset_defaults()
 
 
 def examples(count: int) -> settings:

@@ -105,9 +105,11 @@ class Replica:
         await eventually(lambda: _now(any(map(what, self.events))))
         return next(filter(what, self.events))
 
-    async def learns_of(self, revision: int) -> None:
-        """Return once it was told of `revision`, or that it missed something and has to ask."""
-        gaps = self.gaps
+    async def learns_of(self, revision: int, gaps: int) -> None:
+        """Return once it was told of `revision`, or that it missed something and has to ask.
+
+        `gaps` is how often it was told the latter before the change was made.
+        """
         await eventually(
             lambda: _now(self.gaps > gaps or any(e.revision == revision for e in self.events))
         )

@@ -190,8 +190,9 @@ async def test_when_a_primary_dies_its_replica_takes_over(join: Join) -> None:
 
         await eventually(partial(_finds, replicas[1]))
         await eventually(partial(_finds, replicas[0]))
+        gaps = replicas[0].gaps
         lease = (await replicas[1].register(registration(mesh_id=MESHES[0], public_port=1))).lease
-        await replicas[0].learns_of(lease.revision)
+        await replicas[0].learns_of(lease.revision, gaps)
         for mesh_id in MESHES:
             assert (await replicas[0].register(registration(mesh_id=mesh_id))).renewed
 

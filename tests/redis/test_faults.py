@@ -63,10 +63,11 @@ async def test_a_server_that_cannot_answer_makes_every_call_unavailable_until_it
         assert answer.retry_after == 1.0
     await eventually(replica.works)
     # What timed out may have been carried out afterwards: the deregistration too.
+    gaps = replica.gaps
     changed = (await replica.register(registration(public_port=2))).lease
     assert changed.revision > grant.lease.revision
     assert await replica.lookup() == changed
-    await replica.learns_of(changed.revision)
+    await replica.learns_of(changed.revision, gaps)
 
 
 async def test_what_was_acknowledged_survives_a_crash_of_the_server(

@@ -25,7 +25,7 @@ from discovery.ratelimits.shared import SharedMeter
 from discovery.ratelimits.tolerant import TolerantLimiter
 from tests.redis.rigs import _FAKES_CLOCKS, _fake_time
 from tests.redis.servers import Server, clustered, eventually, replicated
-from tests.support import ManualClock
+from tests.support import ManualClock, captured_logs
 
 RULES = parse_rules(["off", "mesh:*=10/hour", "address:*=100/hour"])
 
@@ -257,7 +257,7 @@ async def test_credentials_are_used_and_not_shown(server: Server, join: Join) ->
     right = join(server.url.replace("://", "://:p%40ss%3Awo%2Frd@"))
     wrong = join(server.url.replace("://", "://:secret@"))
 
-    with structlog.testing.capture_logs() as lines:
+    with captured_logs() as lines:
         assert await right.call() is True
         assert await wrong.call() is None
 

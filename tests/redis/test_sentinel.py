@@ -50,9 +50,10 @@ async def test_when_the_primary_fails_its_replica_takes_over(
         await eventually(partial(_finds, replica))
         await replica.follows(2)
     assert await replicas[1].lookup() == grant.lease
+    gaps = [replica.gaps for replica in replicas]
     changed = (await replicas[0].register(registration(public_port=1))).lease
-    for replica in replicas:
-        await replica.learns_of(changed.revision)
+    for replica, before in zip(replicas, gaps, strict=True):
+        await replica.learns_of(changed.revision, before)
     assert b"role:master" in await copy.ask("INFO", "replication")
     if how == "paused":
         # The old primary comes back with what was true before, and must not be asked.

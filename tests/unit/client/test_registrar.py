@@ -498,10 +498,10 @@ CROWD = 100
 makes 67 a second on average, as a mean wait is half the cap."""
 
 
-async def _arrivals_after_an_outage(*, jitter: bool) -> list[float]:
-    """Return when each of a thousand registrars first gets through after an outage of three minutes, since its end."""
+async def _arrivals_after_an_outage(*, jitter: bool, many: int) -> list[float]:
+    """Return when each of so many registrars first gets through after an outage of three minutes, since its end."""
     clock = VirtualClock()
-    servers = [FakeRegistry(clock) for _ in range(COLONIES)]
+    servers = [FakeRegistry(clock) for _ in range(many)]
     async with asyncio.TaskGroup() as group:
         stop = asyncio.Event()
         for seed, server in enumerate(servers):
@@ -526,14 +526,14 @@ async def _keep(registrar: ColonyRegistrar, stop: asyncio.Event) -> None:
 
 @in_virtual_time
 async def test_a_thousand_colonies_do_not_come_back_together() -> None:
-    arrivals = await _arrivals_after_an_outage(jitter=True)
+    arrivals = await _arrivals_after_an_outage(jitter=True, many=COLONIES)
 
     assert max(arrivals) <= CAP + LATENCY
     assert most_in_a_second(arrivals) <= CROWD
 
 
 @in_virtual_time
-async def test_without_jitter_the_thousand_would_come_back_together() -> None:
-    arrivals = await _arrivals_after_an_outage(jitter=False)
+async def test_without_jitter_they_would_all_come_back_together() -> None:
+    arrivals = await _arrivals_after_an_outage(jitter=False, many=100)
 
-    assert most_in_a_second(arrivals) == COLONIES
+    assert most_in_a_second(arrivals) == 100

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from discovery.errors import RateLimitedError, StoreUnavailableError
 from discovery.ratelimits import Limiter, MemoryMeter, RateLimiter, circuit, parse_rules, tolerant
 from discovery.ratelimits.circuit import Circuit
 from discovery.ratelimits.shared import SharedMeter
 from discovery.ratelimits.tolerant import TolerantLimiter
-from tests.support import ManualClock
+from tests.support import ManualClock, captured_logs
 from tests.unit.ratelimits.fakes import FakeWindows
 
 RULES = parse_rules(["off", "mesh:*=3/minute"])
@@ -136,7 +135,7 @@ async def test_a_caller_who_gives_up_while_it_tries_does_not_keep_others_from_it
 
 async def test_an_outage_is_one_line_in_the_log_and_its_end_another() -> None:
     rig = Rig()
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         rig.windows.failing = True
         for _ in range(10):
             await asyncio.gather(*(rig.call(f"mesh-{n}") for n in range(10)))
