@@ -11,15 +11,13 @@ from discovery.clock import Clock
 from discovery.config import ServerSettings
 from discovery.errors import ConfigError
 from discovery.guards import AddressLimits, AdminGuard, KeyGuard, NameLimits, ProofGuard
-from discovery.models import Terms
+from discovery.models import Terms, is_this_machine
 from discovery.proof import MemorySeenNonces, Nonce, ServerKeys, Verifier, load_server_keys
 from discovery.ratelimits import Limiter, MemoryMeter, RateLimiter, parse_rules
 from discovery.stores.base import OnceStore
 from discovery.transport.pipeline import Guard
 
 Close = Callable[[], Awaitable[None]]
-
-_LOOPBACK = ("localhost", "::1")
 
 
 class Gatekeeper:
@@ -158,8 +156,7 @@ class SharedNonces:
 
 def dangers(settings: ServerSettings) -> Sequence[str]:
     """Return what strangers can do where the public port listens: nothing, if only this machine can reach it."""
-    host = settings.host
-    if host in _LOOPBACK or host.startswith("127."):
+    if is_this_machine(settings.host):
         return ()
     found = []
     if settings.tls_cert is None:

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
+_IPV6_SITE = 64
+"""Bits that tell one IPv6 site from another; whoever has a site has all of its addresses."""
+
 RENEWALS_PER_LEASE = 5
 RENEWAL_JITTER = 0.1
 
@@ -232,6 +235,24 @@ def plain_address(address: str) -> str | None:
     except ValueError:
         return None
     return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is this machine for certain: `localhost` or a loopback address, no name like one."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def site_of(address: str) -> str:
+    """Return what stands for everybody who can call from `address`: itself, or its /64 in IPv6 (RFC 6177)."""
+    plain = plain_address(address)
+    if plain is None or ":" not in plain:
+        return plain or address
+    return str(ipaddress.ip_network((plain, _IPV6_SITE), strict=False))
 
 
 def observed_endpoint(caller: str | None) -> Endpoint | None:

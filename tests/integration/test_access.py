@@ -358,7 +358,7 @@ async def test_a_server_says_in_one_line_what_it_leaves_open(keys: KeyRing) -> N
             assert warnings(server) == []
 
 
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "127.example.com"])
 def test_it_refuses_instead_if_told_so(host: str) -> None:
     async def start() -> None:
         async with running(host=host, require_secure=True):

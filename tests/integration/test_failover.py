@@ -179,12 +179,12 @@ async def test_a_connection_whose_other_end_is_gone_without_a_word_is_given_up(
     two: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = replace(
-        client_targets._CONFIGURATION,
+        client_targets.CONFIGURATION,
         _keepalive_time=0.05,
         _keepalive_timeout=0.05,
         _http2_min_sent_ping_interval_without_data=0.01,
     )
-    monkeypatch.setattr(client_targets, "_CONFIGURATION", quick)
+    monkeypatch.setattr(client_targets, "CONFIGURATION", quick)
     async with (
         DiscoveryClient(two.urls[0], timeout=PATIENCE) as client,
         aclosing(client.watch_colony(MESH)) as watch,

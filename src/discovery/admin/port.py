@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import stat
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from discovery.admin.rpcs import SERVICE, AdminRpcs
 from discovery.admin.service import AdminService
 from discovery.clock import Clock
 from discovery.errors import ConfigError, PermissionDeniedError
+from discovery.models import is_this_machine
 from discovery.transport.binding import bind
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections
@@ -59,7 +59,7 @@ class AdminAddress:
     @property
     def trusted(self) -> bool:
         """Whether only this machine's users reach it, or of a Unix socket its owner alone."""
-        return self.path is not None or self.host == "localhost" or _is_loopback(self.host)
+        return self.path is not None or is_this_machine(self.host)
 
     def bind(self) -> socket.socket:
         """Return a socket bound to the address.
@@ -102,13 +102,6 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class LocalNames(Guard):
     """Refuses calls over HTTP by another name than this machine's.
 
@@ -129,7 +122,7 @@ class LocalNames(Guard):
 
 def _is_local(host: str) -> bool:
     name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
-    return name.lower() == "localhost" or _is_loopback(name)
+    return is_this_machine(name)
 
 
 class AdminPort:

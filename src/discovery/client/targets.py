@@ -38,7 +38,7 @@ _CLOSED = "_transport"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # A connection whose other end is gone without a word (a NAT that forgot it, a laptop that moved) is noticed by a ping
 # that nobody answers, within 20 seconds, where TCP would go on for a quarter of an hour.
-_CONFIGURATION = Configuration(
+CONFIGURATION = Configuration(
     _keepalive_time=15.0,
     _keepalive_timeout=5.0,
     _http2_max_pings_without_data=0,
@@ -96,7 +96,7 @@ class Target:
             ssl=_for_http2(tls or tls_context()) if secure else None,
             codec=MessageCodec(),
             status_details_codec=StatusDetailsCodec(),
-            config=_CONFIGURATION,
+            config=CONFIGURATION,
         )
 
         async def received(event: RecvInitialMetadata) -> None:

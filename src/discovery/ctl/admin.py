@@ -12,12 +12,11 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from grpclib.client import Channel
-from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery._gen.google.rpc import Status
-from discovery.client.targets import was_cut_off
+from discovery.client.targets import CONFIGURATION, was_cut_off
 from discovery.errors import (
     ConfigError,
     DeadlineExceededError,
@@ -29,13 +28,6 @@ from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.status import error_of
 
 _UNIX = "unix:"
-# Whoever follows events notices within 20 seconds that the other end is gone without a word.
-_CONFIGURATION = Configuration(
-    _keepalive_time=15.0,
-    _keepalive_timeout=5.0,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=10.0,
-)
 _DEFAULT_PORTS = {"http": 8081, "https": 443}
 
 
@@ -108,7 +100,7 @@ class AdminClient:
             ssl=(tls or True) if address.secure else None,
             codec=MessageCodec(),
             status_details_codec=StatusDetailsCodec(),
-            config=_CONFIGURATION,
+            config=CONFIGURATION,
         )
 
     async def __aenter__(self) -> Self:

@@ -24,7 +24,7 @@ What replicas share is not imported here, because settings are parsed without it
 
 from __future__ import annotations
 
-from discovery.ratelimits.limiter import Limiter, Meter, RateLimiter, site_of
+from discovery.ratelimits.limiter import Limiter, Meter, RateLimiter
 from discovery.ratelimits.memory import MemoryMeter
 from discovery.ratelimits.rules import DEFAULT_RULES, METHODS, Rate, Rule, Scope, parse_rules
 
@@ -39,5 +39,4 @@ __all__ = [
     "Rule",
     "Scope",
     "parse_rules",
-    "site_of",
 ]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Protocol
 
 from discovery.errors import RateLimitedError
-from discovery.models import plain_address
+from discovery.models import site_of
 from discovery.ratelimits.rules import METHODS, Rule, Scope
-
-_IPV6_SITE = 64
-"""Bits that tell one IPv6 site from another; whoever has a site has all of its addresses (RFC 6177)."""
 
 _SITES = 4096
 """How many addresses' sites are remembered: it takes 5 us to work one out."""
@@ -101,11 +97,3 @@ def _place(rule: Rule) -> int:
 
 def _refusal(method: str, rule: Rule) -> str:
     return f"too many calls of {method} for one {rule.scope.value}: at most {rule.rate}"
-
-
-def site_of(address: str) -> str:
-    """Return what stands for everybody who can call from `address`: itself, or its /64 in IPv6."""
-    plain = plain_address(address)
-    if plain is None or ":" not in plain:
-        return plain or address
-    return str(ipaddress.ip_network((plain, _IPV6_SITE), strict=False))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-_IPV6_SITE = 64
-"""Bits that tell one IPv6 site from another; whoever has a site has all of its addresses (RFC 6177)."""
+from discovery.models import site_of
 
 # Descriptors for all but clients' connections: the store's, logs, the side port, the interpreter's own.
 _OTHER_FILES = 128
@@ -59,7 +57,7 @@ class ConnectionLimits:
 
     def admit(self, address: str | None) -> Place | None:
         """Return a place for a connection from `address`, None if none is left. A unix socket has no address."""
-        site = None if address is None or self._exempt(address) else _site(address)
+        site = None if address is None or self._exempt(address) else site_of(address)
         if self._is_full(site):
             self.refused += 1
             return None
@@ -79,16 +77,6 @@ class ConnectionLimits:
             self._by_site[site] -= 1
             if not self._by_site[site]:
                 del self._by_site[site]
-
-
-def _site(address: str) -> str:
-    """Return what stands for everybody who could as well have come from `address`."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return f"{int(ip) >> (ip.max_prefixlen - _IPV6_SITE):x}::/{_IPV6_SITE}"
 
 
 def make_room(connections: int) -> int:

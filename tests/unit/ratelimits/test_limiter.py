@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from discovery.errors import Code, RateLimitedError
-from discovery.ratelimits import Rate, RateLimiter, Rule, Scope, parse_rules, site_of
+from discovery.models import site_of
+from discovery.ratelimits import Rate, RateLimiter, Rule, Scope, parse_rules
 
 
 class FakeMeter:
