@@ -24,7 +24,7 @@ from discovery.stores.redis.routes import Dialer, Fixed
 from discovery.stores.redis.scripts import Script
 from discovery.stores.redis.url import open_redis
 from tests.redis.servers import Server
-from tests.stores.rigs import OpenRig, Rig
+from tests.stores.rigs import BATCH, OpenRig, Rig
 from tests.support import ManualClock
 
 # Where fakeredis asks for the time.
@@ -131,7 +131,8 @@ async def _rig(
     store.listen(rig.events.append)
     for server in store._backend.servers:
         await server.reader.following.wait()
-    yield rig
+    with mock.patch("discovery.stores.redis.counting._BATCH", BATCH):
+        yield rig
     await store.close()
 
 

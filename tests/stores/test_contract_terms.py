@@ -395,9 +395,10 @@ async def test_what_is_over_takes_no_place(store: Rig, how: str) -> None:
 
 
 async def test_a_place_is_free_however_many_ended_unnoticed(store: Rig) -> None:
-    terms = replace(quota(store, 1101), most_in_all=1101)
-    await _fill(store, terms, 1100, ttl=10)
-    await store.register(registration(**several(store, 1100)), TTL, terms)
+    many = store.many
+    terms = replace(quota(store, many + 1), most_in_all=many + 1)
+    await _fill(store, terms, many, ttl=10)
+    await store.register(registration(**several(store, many)), TTL, terms)
     with pytest.raises(QuotaError):
         await store.register(registration(), terms=terms)
     await store.advance(10)

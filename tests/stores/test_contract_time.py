@@ -292,7 +292,7 @@ async def test_sweeping_renewed_leases_comes_to_an_end_and_frees_none(store: Rig
 
 
 async def test_a_count_is_exact_however_many_leases_ended_unswept(store: Rig) -> None:
-    for number in range(1100):  # more than are looked at in one turn
+    for number in range(store.many):
         await store.register(registration(mesh_id=f"ended-{number}"), ttl=10)
     for number in range(3):
         await store.register(registration(mesh_id=f"live-{number}"))

@@ -499,9 +499,9 @@ async def test_a_page_touches_its_own_leases_and_no_others(rig: Rig, store: Memo
     assert slices == [slice(4000, 5000), slice(3000, 4000)]
 
 
-async def test_a_page_of_a_hundred_thousand_holds_nobody_up(rig: Rig) -> None:
+async def test_a_page_of_twenty_thousand_holds_nobody_up(rig: Rig) -> None:
     """The bound is far above what it takes, which is less than a millisecond."""
-    await _register(rig, 100_000)
+    await _register(rig, 20_000)
     after, longest, found = "", 0.0, 0
     while after or not found:
         started = time.perf_counter()
@@ -509,7 +509,7 @@ async def test_a_page_of_a_hundred_thousand_holds_nobody_up(rig: Rig) -> None:
         longest = max(longest, time.perf_counter() - started)
         found, after = found + len(page.leases), page.after
 
-    assert found == 100_000
+    assert found == 20_000
     assert longest < 0.5
 
 

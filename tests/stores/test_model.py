@@ -384,7 +384,7 @@ class MemoryMachine(StoreMachine):
 
 # A failure is made as small as it gets before it is shown, which takes hypothesis up to five minutes.
 TestMemoryStore = pytest.mark.timeout(400)(MemoryMachine.TestCase)
-TestMemoryStore.settings = examples(100)
+TestMemoryStore.settings = examples(50)
 
 
 class FakeRedisMachine(StoreMachine):
@@ -392,7 +392,7 @@ class FakeRedisMachine(StoreMachine):
 
 
 TestFakeRedis = pytest.mark.timeout(400)(FakeRedisMachine.TestCase)
-TestFakeRedis.settings = examples(8)
+TestFakeRedis.settings = examples(5)
 
 
 class RedisMachine(StoreMachine):
@@ -400,4 +400,4 @@ class RedisMachine(StoreMachine):
 
 
 TestRedis = pytest.mark.timeout(400)(RedisMachine.TestCase)
-TestRedis.settings = examples(20)
+TestRedis.settings = examples(12)

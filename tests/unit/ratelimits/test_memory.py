@@ -124,14 +124,14 @@ def test_whoever_stays_below_the_rate_is_never_refused(amount: int, jitter: list
         rig.clock.advance(60 / amount + 1e-6 + extra)
 
 
-def test_a_million_names_made_up_take_no_more_memory_than_the_room_there_is() -> None:
+def test_a_hundred_thousand_names_made_up_take_no_more_memory_than_the_room_there_is() -> None:
     meter = MemoryMeter(Rate(60, 60), SystemClock(), room=1000)
 
-    for number in range(997_000):
+    for number in range(97_000):
         _drive(meter, f"made-up-{number}")
     tracemalloc.start()
     try:
-        for number in range(997_000, 1_000_000):
+        for number in range(97_000, 100_000):
             _drive(meter, f"made-up-{number}")
         kept = tracemalloc.get_traced_memory()[0]
     finally:
