@@ -186,6 +186,8 @@ class WatchEvent:
     revision: int
     lease: Lease | None
     agent_id: str = ""
+    expired: bool = field(default=False, compare=False)
+    """Whether it is absent because nobody renewed its lease. An absence is the same state whatever it came from."""
 
     @property
     def presence(self) -> Presence:

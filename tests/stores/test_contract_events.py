@@ -58,6 +58,32 @@ async def test_a_deregistration_is_an_event(store: Rig) -> None:
     assert event == WatchEvent(MESH, event.revision, None, store.agent_id)
     assert event.presence is Presence.ABSENT
     assert event.revision > grant.lease.revision
+    assert not event.expired
+
+
+async def test_an_eviction_is_no_expiry(store: Rig) -> None:
+    await store.register(registration())
+    await store.evict()
+
+    [_, event] = await store.seen()
+    assert not event.expired
+
+
+@pytest.mark.parametrize("noticed", ["sweep", "register", "deregister"])
+async def test_a_lease_that_nobody_renewed_is_said_to_have_expired(
+    store: Rig, noticed: str
+) -> None:
+    await store.register(registration())
+    await store.advance(TTL)
+    if noticed == "register":
+        await store.register(registration(pubkey=OTHER_KEY))
+    elif noticed == "deregister":
+        await store.deregister()
+    await store.sweep_all()
+
+    _, event, *_ = await store.seen()
+    assert event.presence is Presence.ABSENT
+    assert event.expired
 
 
 async def test_what_is_refused_is_no_event(store: Rig) -> None:

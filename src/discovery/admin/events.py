@@ -40,6 +40,10 @@ class Kind(enum.IntEnum):
     CONFLICT = 4
     REFUSED = 5
     EVICTED = 6
+    EXPIRED = 7
+
+
+_ENDS = frozenset({Kind.GONE, Kind.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ class EventLog:
         """Take in what a store reports."""
         lease = event.lease
         if lease is None:
-            gone = self._event(Kind.GONE, event.mesh_id, event.agent_id, event.revision)
+            kind = Kind.EXPIRED if event.expired else Kind.GONE
+            gone = self._event(kind, event.mesh_id, event.agent_id, event.revision)
             self._add(gone, self._changes)
             return
         known = lease.granted_at_us < lease.last_seen_us or self._was_live(event)
@@ -185,7 +190,7 @@ class EventLog:
         """Return whether the latest change of a name that is remembered left it registered."""
         changes = reversed(self._changes.of(event.mesh_id, event.agent_id))
         kinds = (change.kind for _, change in changes if change.revision)
-        return next(kinds, Kind.GONE) is not Kind.GONE
+        return next(kinds, Kind.GONE) not in _ENDS
 
     def _event(self, kind: Kind, mesh_id: str, agent_id: str, revision: int) -> Event:
         return Event(self._clock.now().unix_us, kind, mesh_id, agent_id, revision=revision)

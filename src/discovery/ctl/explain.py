@@ -11,6 +11,7 @@ from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery.ctl.text import ago, counted, rfc3339, short_key
 
 _GRANTED = (pb.EventKind.REGISTERED, pb.EventKind.CHANGED)
+_ENDS = (pb.EventKind.GONE, pb.EventKind.EXPIRED, pb.EventKind.EVICTED)
 _REFUSED = (pb.EventKind.CONFLICT, pb.EventKind.REFUSED)
 # A holder renews at a fifth of its lease; one that has not for half of it has missed at least one renewal.
 _LATE = 0.5
@@ -67,9 +68,11 @@ def _ended(name: str, end: pb.Event, found: pb.InspectResponse, now: datetime) -
     reserved = f"; {_reservation(found, now)}" if found.reserved_for else ""
     if end.kind is pb.EventKind.EVICTED:
         return Explanation("evicted", f"{name} was evicted by an administrator {when}{reserved}")
-    why = f" ({end.reason})" if end.reason else ": it left, or was not renewed in time"
-    hint = "Is its program running, and does it reach this server?"
-    return Explanation("ended", f"the lease of {name} ended {when}{why}{reserved}", hint)
+    if end.kind is pb.EventKind.GONE:
+        verdict = f"{name} left {when}: its holder ended the lease{reserved}"
+        return Explanation("left", verdict, "Was its program stopped?")
+    verdict = f"the lease of {name} expired {when}: nobody renewed it{reserved}"
+    return Explanation("expired", verdict, "Is its program running, and does it reach this server?")
 
 
 def _reserved(name: str, found: pb.InspectResponse, now: datetime) -> Explanation:
@@ -126,9 +129,7 @@ def _since_granted(events: Sequence[pb.Event]) -> Sequence[pb.Event]:
 
 def _latest_end(events: Sequence[pb.Event]) -> pb.Event | None:
     """Return how the last lease ended: an eviction is told of beside the end that it makes."""
-    ends = [
-        e for e in _since_granted(events) if e.kind in {pb.EventKind.GONE, pb.EventKind.EVICTED}
-    ]
+    ends = [event for event in _since_granted(events) if event.kind in _ENDS]
     evictions = [e for e in ends if e.kind is pb.EventKind.EVICTED]
     last = (evictions or ends)[-1:]
     return last[0] if last else None

@@ -14,6 +14,7 @@ from discovery.models import WatchEvent
 _STYLES = {
     pb.EventKind.REGISTERED: "green",
     pb.EventKind.GONE: "yellow",
+    pb.EventKind.EXPIRED: "yellow",
     pb.EventKind.CONFLICT: "red",
     pb.EventKind.REFUSED: "red",
     pb.EventKind.EVICTED: "yellow",

@@ -114,14 +114,14 @@ async def test_a_name_that_nobody_has_is_no_error(admin: Admin) -> None:
     assert reply.is_set("events_since")
 
 
-async def test_why_a_lease_is_gone_can_be_seen(admin: Admin) -> None:
+async def test_that_a_lease_expired_can_be_seen(admin: Admin) -> None:
     await admin.client.register_colony(registration())
     admin.server.clock.advance(300)
     with pytest.raises(NotRegisteredError):
         await admin.client.lookup_colony(MESH)
     await admin.client.health()  # takes note of what has ended
     reply = await admin.stub.inspect(InspectRequest(MESH))
-    assert [event.kind for event in reply.events] == [EventKind.REGISTERED, EventKind.GONE]
+    assert [event.kind for event in reply.events] == [EventKind.REGISTERED, EventKind.EXPIRED]
 
 
 async def test_evicts_a_lease_and_its_reservation(tmp_path: Path) -> None:

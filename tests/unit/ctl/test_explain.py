@@ -47,9 +47,15 @@ def test_a_name_that_nobody_tried_was_never_seen_and_says_since_when() -> None:
 
 
 def test_a_lease_that_is_over_tells_when_it_ended() -> None:
+    told = explained(inspected(event("registered", 400), event("expired", 100)))
+    assert told.state == "expired"
+    assert "expired 1m40s ago, at 2026-11-24T11:58:20Z: nobody renewed it" in told.verdict
+
+
+def test_who_left_was_not_forgotten_by_anybody() -> None:
     told = explained(inspected(event("registered", 400), event("gone", 100)))
-    assert told.state == "ended"
-    assert "ended 1m40s ago, at 2026-11-24T11:58:20Z" in told.verdict
+    assert told.state == "left"
+    assert "left 1m40s ago, at 2026-11-24T11:58:20Z: its holder ended the lease" in told.verdict
 
 
 @pytest.mark.parametrize("order", [("gone", "evicted"), ("evicted", "gone")])
@@ -62,7 +68,7 @@ def test_an_eviction_is_no_ordinary_end_whichever_event_comes_first(order: tuple
 
 def test_an_old_eviction_is_forgotten_when_the_name_came_back_and_left() -> None:
     events = (event("evicted", 400), event("registered", 300), event("gone", 10))
-    assert explained(inspected(*events)).state == "ended"
+    assert explained(inspected(*events)).state == "left"
 
 
 def test_what_was_refused_after_the_end_is_told_with_it() -> None:
@@ -71,7 +77,7 @@ def test_what_was_refused_after_the_end_is_told_with_it() -> None:
         event("refused", 10, reason="UNAUTHENTICATED"),
     ]
     told = explained(inspected(event("registered", 400), event("gone", 100), *refused))
-    assert told.state == "ended"
+    assert told.state == "left"
     assert "refused 2 times since, the last 10s ago because of UNAUTHENTICATED" in told.verdict
 
 
@@ -98,7 +104,7 @@ def test_a_reserved_name_says_for_whom_and_until_when() -> None:
 def test_a_name_that_ended_and_is_reserved_says_both() -> None:
     gone = event("gone", 10)
     told = explained(inspected(gone, reserved_for=KEY, reserved_until=before(-60)))
-    assert told.state == "ended"
+    assert told.state == "left"
     assert "reserved for key" in told.verdict
 
 

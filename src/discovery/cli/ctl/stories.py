@@ -27,6 +27,7 @@ class _Kind(enum.StrEnum):
     REGISTERED = enum.auto()
     CHANGED = enum.auto()
     GONE = enum.auto()
+    EXPIRED = enum.auto()
     CONFLICT = enum.auto()
     REFUSED = enum.auto()
     EVICTED = enum.auto()

@@ -185,7 +185,7 @@ class MemoryStore:
         entry = self._entries[name] = Entry(lease, now.monotonic_us + span_us)
         self._reminders.set(name, entry)
         self._census.add(entry)
-        self._report(registration, revision, lease)
+        self._report(lease)
         return entry
 
     def _renew(
@@ -202,7 +202,7 @@ class MemoryStore:
         if owner != old.owner:
             self._census.passed(old, entry.lease)
         if changed:
-            self._report(kept, revision, entry.lease)
+            self._report(entry.lease)
 
     def _reserve(self, name: str, entry: Entry, terms: Terms) -> None:
         if terms.reserve:
@@ -213,15 +213,17 @@ class MemoryStore:
 
     def _expire(self, name: str, now: Instant) -> None:
         self.expired += 1
-        self._remove(name, now)
+        self._remove(name, now, expired=True)
 
-    def _remove(self, name: str, now: Instant) -> None:
+    def _remove(self, name: str, now: Instant, *, expired: bool = False) -> None:
         entry = self._entries.pop(name)
         self._census.remove(entry)
-        self._report(entry.lease.registration, self._revisions.ended(entry.lease, now), None)
+        whose, revision = entry.lease.registration, self._revisions.ended(entry.lease, now)
+        self._listener(WatchEvent(whose.mesh_id, revision, None, whose.agent_id, expired))
 
-    def _report(self, whose: Registration, revision: int, lease: Lease | None) -> None:
-        self._listener(WatchEvent(whose.mesh_id, revision, lease, whose.agent_id))
+    def _report(self, lease: Lease) -> None:
+        whose = lease.registration
+        self._listener(WatchEvent(whose.mesh_id, lease.revision, lease, whose.agent_id))
 
 
 def _taken(held: Lease) -> MeshIdTakenError:

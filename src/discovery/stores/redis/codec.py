@@ -112,7 +112,8 @@ def decode_event(fields: Sequence[bytes]) -> WatchEvent | None:
             lease = decode_lease(named[b"lease"])
             return WatchEvent(lease.registration.mesh_id, lease.revision, lease)
         if b"absent" in named:
-            return WatchEvent(named[b"mesh"].decode(), int(named[b"absent"]), None)
+            mesh_id, revision = named[b"mesh"].decode(), int(named[b"absent"])
+            return WatchEvent(mesh_id, revision, None, expired=b"expired" in named)
         # Fields of other names than a colony's: see common.lua.
         if b"agent_lease" in named:
             lease = decode_lease(named[b"agent_lease"])
@@ -120,7 +121,8 @@ def decode_event(fields: Sequence[bytes]) -> WatchEvent | None:
             return WatchEvent(whose.mesh_id, lease.revision, lease, whose.agent_id)
         if b"agent_absent" in named:
             mesh_id, agent_id = named[b"mesh"].decode(), named[b"agent"].decode()
-            return WatchEvent(mesh_id, int(named[b"agent_absent"]), None, agent_id)
+            revision = int(named[b"agent_absent"])
+            return WatchEvent(mesh_id, revision, None, agent_id, b"expired" in named)
         return None
 
 

@@ -84,18 +84,23 @@ local function absence(absences, mesh_id)
 end
 
 -- An agent's events have fields of their own: versions that know of no agents would take them for a colony's.
-local function report(who, field, value)
+-- An entry says of an absence that nobody renewed the lease, if that is so.
+local function report(who, field, value, expired)
   local entry = { 'XADD', who.events, 'MAXLEN', '~', kept, '*', 'mesh', who.mesh_id, field, value }
   if who.is_agent then
     entry[9] = 'agent_' .. field
     entry[11], entry[12] = 'agent', who.agent_id
+  end
+  if expired then
+    table.insert(entry, 'expired')
+    table.insert(entry, '1')
   end
   redis.call(unpack(entry))
 end
 
 -- Frees what goes with a lease that is over, and reports that. The revisions of a mesh that has no more agents are kept
 -- where they will be forgotten in time.
-local function leave(who, revision)
+local function leave(who, revision, expired)
   redis.call('ZREM', who.ends, who.name)
   local kept_in = who.absences
   if who.is_agent then
@@ -107,7 +112,7 @@ local function leave(who, revision)
     end
   end
   redis.call('ZADD', kept_in, text(revision), who.mesh_id)
-  report(who, 'absent', text(revision))
+  report(who, 'absent', text(revision), expired)
 end
 
 -- Enters a colony's lease among those of its owner, if it has one. What ended there without being taken out is taken out, or
@@ -137,7 +142,7 @@ end
 -- Notes that a lease ended, unless that was noted before. Returns how many expiries that reports.
 local function note_end(who, revision)
   if not score(who.ends, who.name) then return 0 end
-  leave(who, revision)
+  leave(who, revision, true)
   return 1
 end
 
@@ -151,7 +156,7 @@ local function note_due(limit, ends, absences, events, revisions, indexes)
     if place > limit then return limit, true end
     local who = holder(name, ends, absences, events, revisions)
     if who.is_agent then who.index = indexes .. who.mesh_id end
-    leave(who, revision_of(who))
+    leave(who, revision_of(who), true)
   end
   return #due, false
 end

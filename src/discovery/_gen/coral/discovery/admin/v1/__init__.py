@@ -37,7 +37,7 @@ class EventKind(betterproto.Enum):
 
     GONE = 3
     """
-    A lease was ended by its holder, by an administrator, or by time, on any replica.
+    A lease was ended by its holder, or by an administrator, on any replica.
     """
 
     CONFLICT = 4
@@ -48,6 +48,9 @@ class EventKind(betterproto.Enum):
 
     EVICTED = 6
     """An administrator evicted it, on this replica."""
+
+    EXPIRED = 7
+    """Nobody renewed a lease, and its time ran out."""
 
 
 @dataclass(eq=False, repr=False)
