@@ -275,7 +275,7 @@ class Agent:
 
     def _presence(self, tunnel: Tunnel | None) -> Presence:
         port = self._settings.wireguard.port or WIREGUARD_PORT if tunnel is None else tunnel.port
-        return Presence(port, (), self._identity.registration)
+        return Presence(port, (), self._identity.registration, self._identity.address)
 
     def _registrar(self, presence: Presence) -> AgentRegistrar:
         interval = self._settings.discovery.register_interval

@@ -131,7 +131,7 @@ class Colony:
     def _presence(self, tunnel: Tunnel | None) -> Presence:
         port = self._settings.wireguard.port or WIREGUARD_PORT if tunnel is None else tunnel.port
         given = [with_port(endpoint, port) for endpoint in self._settings.colony.endpoint]
-        return Presence(port, given, self._registration)
+        return Presence(port, given, self._registration, self._address)
 
     def _registration(self, endpoints: tuple[str, ...]) -> Registration:
         return Registration(

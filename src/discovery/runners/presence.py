@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from discovery.client import Registered, Registration
-from discovery.wireguard import address_changes, local_endpoints
+from discovery.wireguard import address_changes, local_addresses, local_endpoints
 
 _LOOPBACK = "127.0.0.1"
 """What a machine without any other address has: good for those on it."""
@@ -19,11 +19,16 @@ class Presence:
         port: int,
         given: Sequence[str],
         describe: Callable[[tuple[str, ...]], Registration],
+        inside: str = "",
     ) -> None:
-        """Register `given` if there are any, or else this machine's addresses; `describe` makes the registration."""
+        """Register `given` if there are any, or else this machine's addresses; `describe` makes the registration.
+
+        The address that this end has `inside` the tunnel leads nobody to it.
+        """
         self._port = port
         self._given = tuple(given)
         self._describe = describe
+        self._inside = inside
         self._observed: str | None = None
         self.endpoints = self._find()
 
@@ -51,5 +56,6 @@ class Presence:
         return self.endpoints != before
 
     def _find(self) -> tuple[str, ...]:
-        found = self._given or local_endpoints(self._port, self._observed)
+        outside = [address for address in local_addresses() if str(address) != self._inside]
+        found = self._given or local_endpoints(self._port, self._observed, outside)
         return tuple(found) or (f"{_LOOPBACK}:{self._port}",)
