@@ -62,10 +62,12 @@ def quota_error(most: Quotas, there_are: Quotas) -> QuotaError | None:
     """Return the error of one lease more than `there_are`, if that is more than `most`."""
     for whose, allowed, number in zip(_WHOSE, most, there_are, strict=True):
         if 0 < allowed <= number:
-            return QuotaError(f"{whose} {allowed} already, which is as many as there may be")
+            message = f"{whose} {allowed} already, which is as many as there may be"
+            return QuotaError(message, retry_after=_QUOTA_WAIT)
     return None
 
 
+_QUOTA_WAIT = 60.0  # in seconds: a lease may end any time, and mostly none does
 _WHOSE = (
     "this API key has colonies registered:",
     "this mesh has agents:",
