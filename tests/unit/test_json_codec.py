@@ -36,6 +36,7 @@ from discovery._gen.coral.discovery.v1 import (
 )
 from discovery.errors import Code, InvalidMessageError
 from discovery.transport import codec, json_codec
+from discovery.transport.wire import EPOCH
 from tests.fuzz.messages import (
     DESCRIPTORS,
     MESSAGE_TYPES,
@@ -232,7 +233,7 @@ def test_writing_a_message_leaves_it_as_it_was() -> None:
 def test_a_field_that_was_looked_at_is_not_written() -> None:
     message = LookupColonyResponse(mesh_id="m")
     assert not message.public_endpoint.enabled
-    assert message.last_seen == codec.EPOCH
+    assert message.last_seen == EPOCH
     assert json_codec.encode(message) == b'{"meshId":"m"}'
 
 

@@ -14,6 +14,7 @@ from discovery.transport.codec import (
     observed_in,
     to_datetime,
 )
+from discovery.transport.messages import new
 
 
 def registration_from(message: pb.RegisterAgentRequest | pb.LookupAgentResponse) -> Registration:
@@ -48,7 +49,8 @@ def register_request(registration: Registration) -> pb.RegisterAgentRequest:
 
 def register_reply(registered: Registered) -> pb.RegisterAgentResponse:
     """Return the answer to a registration that succeeded; `codec.registered_from` reads it back."""
-    reply = pb.RegisterAgentResponse(
+    reply = new(
+        pb.RegisterAgentResponse,
         success=True,
         ttl=registered.ttl,
         expires_at=to_datetime(registered.expires_at_us),
@@ -63,7 +65,8 @@ def register_reply(registered: Registered) -> pb.RegisterAgentResponse:
 def lookup_reply(lease: Lease) -> pb.LookupAgentResponse:
     """Return the answer to a lookup that found `lease`; `lease_from` reads it back."""
     registration = lease.registration
-    reply = pb.LookupAgentResponse(
+    reply = new(
+        pb.LookupAgentResponse,
         mesh_id=registration.mesh_id,
         agent_id=registration.agent_id,
         pubkey=registration.pubkey,

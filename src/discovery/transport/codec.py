@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import betterproto
@@ -19,10 +19,12 @@ from discovery.models import (
     Registration,
     WatchEvent,
 )
+from discovery.transport import messages, wire
+from discovery.transport.messages import new
+from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
 ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
 _MICROSECOND = timedelta(microseconds=1)
@@ -39,7 +41,10 @@ _HasObserved = (
 
 def encode(message: betterproto.Message) -> bytes:
     """Return the wire form of `message`."""
-    return bytes(message)
+    try:
+        return wire.write(message)
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
+        return bytes(message)  # it knows every kind of field, and says what is wrong with a value
 
 
 def decode(data: bytes, message_type: type[M]) -> M:
@@ -49,7 +54,7 @@ def decode(data: bytes, message_type: type[M]) -> M:
         MalformedMessageError: the bytes do not follow the schema.
     """
     try:
-        return message_type().parse(data)
+        return messages.read(data, message_type)
     except RuntimeError as error:  # what the Rust codec raises for every fault
         raise MalformedMessageError(
             f"not a {message_type.__name__}: the bytes do not follow its schema"
@@ -84,30 +89,24 @@ def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyRespons
 
 def register_request(registration: Registration) -> pb.RegisterColonyRequest:
     """Return the request that registers `registration`; `registration_from` reads it back."""
-    request = pb.RegisterColonyRequest(
-        mesh_id=registration.mesh_id,
-        pubkey=registration.pubkey,
-        endpoints=list(registration.endpoints),
-        metadata=dict(registration.metadata),
+    return new(
+        pb.RegisterColonyRequest,
+        **_observed(registration.observed_endpoint),
+        **_content(registration),
     )
-    _copy_later_fields(registration, request)
-    if registration.observed_endpoint is not None:
-        request.observed_endpoint = endpoint_message(registration.observed_endpoint)
-    return request
 
 
 def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
     """Return the answer to a registration that succeeded; `registered_from` reads it back."""
-    reply = pb.RegisterColonyResponse(
+    return new(
+        pb.RegisterColonyResponse,
         success=True,
         ttl=registered.ttl,
         expires_at=to_datetime(registered.expires_at_us),
         refresh_after=registered.refresh_after,
         revision=registered.revision,
+        **_observed(registered.observed_endpoint),
     )
-    if registered.observed_endpoint is not None:
-        reply.observed_endpoint = endpoint_message(registered.observed_endpoint)
-    return reply
 
 
 def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse) -> Registered:
@@ -123,20 +122,15 @@ def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse)
 
 def lookup_reply(lease: Lease) -> pb.LookupColonyResponse:
     """Return the answer to a lookup that found `lease`; `lease_from` reads it back."""
-    registration = lease.registration
-    reply = pb.LookupColonyResponse(
-        mesh_id=registration.mesh_id,
-        pubkey=registration.pubkey,
-        endpoints=list(registration.endpoints),
-        metadata=dict(registration.metadata),
+    observed = lease.registration.observed_endpoint
+    return new(
+        pb.LookupColonyResponse,
         last_seen=to_datetime(lease.last_seen_us),
         expires_at=to_datetime(lease.expires_at_us),
         revision=lease.revision,
+        **({} if observed is None else {"observed_endpoints": [endpoint_message(observed)]}),
+        **_content(lease.registration),
     )
-    _copy_later_fields(registration, reply)
-    if registration.observed_endpoint is not None:
-        reply.observed_endpoints = [endpoint_message(registration.observed_endpoint)]
-    return reply
 
 
 def lease_from(reply: pb.LookupColonyResponse) -> Lease:
@@ -179,21 +173,36 @@ def health_from(reply: pb.HealthResponse) -> HealthReport:
     )
 
 
-def _copy_later_fields(
-    registration: Registration, message: pb.RegisterColonyRequest | pb.LookupColonyResponse
-) -> None:
-    """Set the fields that the design added to the RFD's, which requests and lookups share."""
-    message.mesh_ipv4 = registration.mesh_ipv4
-    message.mesh_ipv6 = registration.mesh_ipv6
-    message.connect_port = registration.connect_port
-    message.public_port = registration.public_port
+def _content(registration: Registration) -> dict[str, object]:
+    """Return the fields that requests and lookups share."""
+    content: dict[str, object] = {
+        "mesh_id": registration.mesh_id,
+        "pubkey": registration.pubkey,
+        "endpoints": list(registration.endpoints),
+        "metadata": dict(registration.metadata),
+        "mesh_ipv4": registration.mesh_ipv4,
+        "mesh_ipv6": registration.mesh_ipv6,
+        "connect_port": registration.connect_port,
+        "public_port": registration.public_port,
+    }
     if registration.public_endpoint is not None:
-        message.public_endpoint = _public_endpoint_message(registration.public_endpoint)
+        content["public_endpoint"] = _public_endpoint_message(registration.public_endpoint)
+    return content
+
+
+def _observed(endpoint: Endpoint | None) -> dict[str, pb.Endpoint]:
+    return {} if endpoint is None else {"observed_endpoint": endpoint_message(endpoint)}
 
 
 def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
     """Return `endpoint` as a message; `observed_in` reads it back."""
-    return pb.Endpoint(endpoint.ip, endpoint.port, endpoint.protocol, endpoint.via_relay)
+    return new(
+        pb.Endpoint,
+        ip=endpoint.ip,
+        port=endpoint.port,
+        protocol=endpoint.protocol,
+        via_relay=endpoint.via_relay,
+    )
 
 
 def observed_in(message: _HasObserved) -> Endpoint | None:

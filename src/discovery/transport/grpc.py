@@ -24,14 +24,19 @@ from discovery.errors import (
     DeadlineExceededError,
     DiscoveryError,
     InvalidMessageError,
-    MalformedMessageError,
     UnimplementedError,
 )
-from discovery.models import plain_address
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import calming
 from discovery.transport.deadlines import read_deadline
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
+from discovery.transport.grpc_unary import (
+    MessageBuffer,
+    UnaryExchange,
+    is_grpc_request,
+    peer_address,
+    received,
+)
 from discovery.transport.http2 import RequestBuffer
 from discovery.transport.http2_asgi import Application, Http2Exchange, substitute_body
 from discovery.transport.pipeline import Call, Pipeline
@@ -42,6 +47,8 @@ from discovery.transport.status import message_of, status_of
 GrpcStream = Stream[Any, Any]
 Routes = Mapping[str, Route]
 HeaderList = list[tuple[str, str]]
+Metadata = Mapping[str, str | bytes]
+AnswerUnary = Callable[[Http2Stream, Metadata], Coroutine[Any, Any, None]]
 
 _GRPC = re.compile(re.escape(GRPC_CONTENT_TYPE) + r"(?![\w-])", re.ASCII)  # gRPC-Web is not gRPC
 
@@ -65,26 +72,49 @@ class GrpcServing:
         self._bounds = bounds
         ours = service().__mapping__()
         self._routes = {**more_routes, **{path: self._route(path, ours[path]) for path in ours}}
+        self._unary = {
+            path: partial(self._answer, path, route.request_type)
+            for path, route in ours.items()
+            if not route.cardinality.server_streaming
+        }
         self._events = _DispatchServerEvents()
 
     def handler(self) -> Http2Handler:
         """Return the handler for one new connection."""
         return Http2Handler(
-            self._routes, self._events, self._application, self._bounds, self._refuse
+            self._routes,
+            self._events,
+            self._application,
+            self._bounds,
+            self._refuse,
+            self._unary,
         )
 
     def _route(self, path: str, route: Route) -> Route:
-        answer = self._stream if route.cardinality.server_streaming else self._unary
-        return route._replace(func=partial(answer, path))
+        if not route.cardinality.server_streaming:
+            return route  # answered before grpclib looks at it
+        return route._replace(func=partial(self._stream, path))
 
-    async def _unary(self, path: str, stream: GrpcStream) -> None:
-        call = self._call(path, stream)
-        async with self._handling(call, stream):
-            reply = await self._pipeline.unary(call, partial(receive_message, stream))
-            async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
-                if call.reply_metadata:
-                    await stream.send_initial_metadata(metadata=call.reply_metadata)
-                await stream.send_message(reply)
+    async def _answer(
+        self,
+        path: str,
+        message_type: type[betterproto.Message],
+        stream: Http2Stream,
+        metadata: Metadata,
+    ) -> None:
+        deadline = cast("RequestBuffer", stream.buffer).deadline
+        peer = peer_address(stream.connection.get_peer())
+        address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
+        call = Call(path, "grpc", address, metadata, deadline)
+        exchange = UnaryExchange(stream, message_type, self._bounds)
+
+        async def answer() -> None:
+            reply = await self._pipeline.unary(call, exchange.receive)
+            await exchange.reply(reply, call.reply_metadata)
+
+        transport = stream._transport  # noqa: SLF001 - grpclib has no other way to it
+        with calming(call.caller, transport if address == peer else None):
+            await exchange.run(answer, deadline)
 
     async def _stream(self, path: str, stream: GrpcStream) -> None:
         call = self._call(path, stream)
@@ -99,7 +129,7 @@ class GrpcServing:
 
         A proxy's connection is left alone: it has others' calls too.
         """
-        direct = call.peer == _address(stream)
+        direct = call.peer == peer_address(stream.peer)
         transport = stream._stream._transport  # noqa: SLF001 - grpclib has no other way to it
         with calming(call.caller, transport if direct else None):
             async with answering(call.deadline):
@@ -107,7 +137,9 @@ class GrpcServing:
 
     def _call(self, path: str, stream: GrpcStream) -> Call:
         metadata: Mapping[str, str | bytes] = stream.metadata or {}
-        address = self._proxies.client(_address(stream), cast("Mapping[str, str]", metadata))
+        address = self._proxies.client(
+            peer_address(stream.peer), cast("Mapping[str, str]", metadata)
+        )
         return Call(path, "grpc", address, metadata, request_buffer(stream).deadline)
 
     def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
@@ -124,8 +156,11 @@ class Http2Handler(Handler):
         application: Application,
         bounds: Bounds,
         refuse: Callable[[Mapping[str, str], DiscoveryError], None],
+        unary: Mapping[str, AnswerUnary],
     ) -> None:
+        """What is in `unary` answers its path; the other `routes` are grpclib's to answer."""
         super().__init__(dict(routes), MessageCodec(), StatusDetailsCodec(), events)
+        self._unary = unary
         self._application = application
         self._bounds = bounds
         self._refuse = refuse
@@ -162,12 +197,16 @@ class Http2Handler(Handler):
             return self._send_refusal(stream, fields, unknown)
         try:
             deadline = read_deadline(fields)
-            decode_metadata(headers)
+            metadata = cast("Metadata", decode_metadata(headers))
         except DiscoveryError as error:
             return self._send_refusal(stream, fields, error)
         except ValueError as error:
             unreadable = InvalidMessageError(f"a header cannot be read: {error}")
             return self._send_refusal(stream, fields, unreadable)
+        answer = self._unary.get(fields[":path"])
+        if answer is not None and is_grpc_request(fields):
+            stream.buffer = MessageBuffer(acknowledge, self._bounds, deadline)
+            return answer(stream, metadata)
         stream.buffer = RequestBuffer(acknowledge, self._bounds, deadline)
         # The pipeline keeps the deadline, for every protocol alike; grpclib has no answer to one that is over already.
         rest = [field for field in headers if field[0] != "grpc-timeout"]
@@ -203,12 +242,6 @@ async def answering(deadline: float | None) -> AsyncIterator[None]:
         raise grpc_error(DeadlineExceededError("the call's deadline was exceeded")) from error
 
 
-def _address(stream: GrpcStream) -> str | None:
-    """Return the caller's IP address; a unix socket's peer name is a string, and no address."""
-    name = stream.peer.addr()
-    return plain_address(name[0]) if isinstance(name, tuple) else None
-
-
 def request_buffer(stream: GrpcStream) -> RequestBuffer:
     """Return where a stream's request is collected; it knows the call's deadline too."""
     buffer = stream._stream.buffer  # noqa: SLF001 - grpclib has no place for what belongs to a stream
@@ -216,22 +249,8 @@ def request_buffer(stream: GrpcStream) -> RequestBuffer:
 
 
 async def receive_message(stream: GrpcStream) -> betterproto.Message:
-    """Return the one message of a request.
-
-    Raises:
-        MalformedMessageError: there is none, it ends early, or it does not follow its schema.
-        TooLargeError, DeadlineExceededError: see RequestBuffer.
-        UnimplementedError: it is compressed.
-    """
-    try:
-        message: betterproto.Message | None = await stream.recv_message()
-    except NotImplementedError as error:
-        raise UnimplementedError("compressed requests are not supported over gRPC") from error
-    except AssertionError as error:  # how grpclib says that the stream ended early
-        raise MalformedMessageError("the request ended before its message did") from error
-    if message is None:
-        raise MalformedMessageError("the request has no message")
-    return message
+    """Return the one message of a request; see `received`."""
+    return await received(stream.recv_message())
 
 
 def grpc_error(error: DiscoveryError) -> GRPCError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import betterproto
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
@@ -22,8 +24,10 @@ class MessageCodec(CodecBase):
         del message_type
         return codec.encode(message)
 
-    def decode(self, data: bytes, message_type: type[betterproto.Message]) -> betterproto.Message:
+    def decode(self, data: bytes, message_type: type[Any]) -> Any:  # noqa: ANN401 - see below
         """Read a message; raises MalformedMessageError."""
+        if not issubclass(message_type, betterproto.Message):
+            return message_type().parse(data)  # reflection's requests read themselves
         return codec.decode(data, message_type)
 
 

@@ -30,6 +30,7 @@ from discovery.errors import InvalidMessageError
 from discovery.transport import codec, json_values
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
 from discovery.transport.schema import descriptors
+from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
 T = TypeVar("T")
@@ -214,7 +215,7 @@ _SCALARS: Mapping[int, _Kind] = {
     Type.TYPE_UINT64: _integer_kind(0, 2**64 - 1, str),
 }
 # The epoch is no value to betterproto's binary form, so it is none here.
-_TIMESTAMP = _Kind(json_values.read_timestamp, json_values.write_timestamp, codec.EPOCH.__ne__)
+_TIMESTAMP = _Kind(json_values.read_timestamp, json_values.write_timestamp, EPOCH.__ne__)
 
 
 def _class(type_name: str) -> type[Any]:

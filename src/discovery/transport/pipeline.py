@@ -7,6 +7,7 @@ about a call is decided or counted anywhere else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -18,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedError
 from discovery.models import Caller
+from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.drain import DrainGate
 from discovery.validation import MAX_ID_LENGTH
 
@@ -38,6 +40,8 @@ class Call:
     reply_metadata: dict[str, str] = field(default_factory=dict)
     """What the answer carries beside its message: the handler fills it, the adapter sends it."""
     caller: Caller = field(default_factory=Caller)
+    hush: Hush = keep_hearing
+    """Stops hearing the caller for a while: a guard's answer to a flood."""
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
@@ -194,7 +198,8 @@ class Pipeline:
             observation.finished(record.code, seconds)
         for witness in self._witnesses:
             witness(Account(call, record.message, record.reply, record.error))
-        self._log_call(call, record, seconds * 1000)
+        if record.defect is not None or self._log.is_enabled_for(logging.INFO):
+            self._log_call(call, record, seconds * 1000)
 
     def _log_call(self, call: Call, record: _Record, milliseconds: float) -> None:
         log = self._log.info if record.defect is None else self._log.error

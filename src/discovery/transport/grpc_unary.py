@@ -1,0 +1,248 @@
+"""A gRPC call of one request and one reply, over one stream of grpclib's.
+
+grpclib writes headers, message and trailers one by one, each with a system call of its own, and takes what it read
+apart into several objects first. Here an answer that fits leaves whole, and a request that came whole is taken whole;
+whatever else may happen goes the way that grpclib has for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import cast
+
+import betterproto
+from grpclib.const import Status
+from grpclib.encoding.base import GRPC_CONTENT_TYPE
+from grpclib.metadata import encode_bin_value, encode_grpc_message, encode_metadata
+from grpclib.protocol import Peer, Stream
+from grpclib.stream import recv_message
+from h2.connection import ConnectionInputs, H2Connection
+from h2.exceptions import ProtocolError, StreamClosedError
+from h2.stream import StreamInputs
+
+from discovery.errors import (
+    DeadlineExceededError,
+    DiscoveryError,
+    MalformedMessageError,
+    UnimplementedError,
+)
+from discovery.models import plain_address
+from discovery.transport import codec
+from discovery.transport.bounds import Bounds
+from discovery.transport.grpc_codec import MessageCodec
+from discovery.transport.http2 import RequestBuffer
+from discovery.transport.status import message_of, status_of
+
+Headers = Sequence[tuple[str, str]]
+
+_CODEC = MessageCodec()
+_START: Headers = (
+    (":status", "200"),
+    ("content-type", f"{GRPC_CONTENT_TYPE}+{_CODEC.__content_subtype__}"),
+)
+_END: Headers = (("grpc-status", str(Status.OK.value)),)
+# The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
+_START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
+_END_BLOCK = b"\x00\x0bgrpc-status\x010"
+_DATA, _HEADERS = 0x0, 0x1
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+_HEAD = struct.Struct(">IBI")
+"""A frame's length (24 bits) and type, its flags, and its stream: RFC 9113 section 4.1."""
+_STEPS = (
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_DATA,
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_END_STREAM,
+)
+_PREFIX = 5
+"""Bytes before each message: whether it is compressed, and its length."""
+
+
+def is_grpc_request(fields: Mapping[str, str]) -> bool:
+    """Return whether grpclib would take a request's headers for a call in the binary format."""
+    content_type, _, subtype = fields.get("content-type", "").partition("+")
+    return (
+        fields.get(":method") == "POST"
+        and content_type == GRPC_CONTENT_TYPE
+        and subtype in {"", _CODEC.__content_subtype__}
+        and fields.get("te") == "trailers"
+    )
+
+
+def peer_address(peer: Peer) -> str | None:
+    """Return the caller's IP address; a unix socket's peer name is a string, and no address."""
+    name = peer.addr()
+    return _plain_address(name[0]) if isinstance(name, tuple) else None
+
+
+@lru_cache(maxsize=4096)
+def _plain_address(address: str) -> str | None:
+    """Return `plain_address`: every call of a connection asks for the same."""
+    return plain_address(address)
+
+
+class MessageBuffer(RequestBuffer):
+    """A RequestBuffer that knows whether the request came in one piece."""
+
+    def __init__(
+        self, acknowledge: Callable[[int], None], bounds: Bounds, deadline: float | None
+    ) -> None:
+        super().__init__(acknowledge, bounds, deadline)
+        self._pieces = 0
+        self._first = b""
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        """Take in a DATA frame: see grpclib."""
+        super().add(data, ack_size)
+        self._first = self._first or data
+        self._pieces += bool(ack_size)
+
+    def take(self) -> bytes | None:
+        """Return the request's message if it is all there, in one piece and not compressed; else None."""
+        data = self._first
+        size = len(data) - _PREFIX
+        if not (self._eof and self._pieces == 1 and 0 <= size <= self._bounds.request_bytes):
+            return None
+        if data[:_PREFIX] != size.to_bytes(_PREFIX, "big"):
+            return None
+        _, _, ack_size = self._unacked.get_nowait()
+        self._ack_callback(ack_size)
+        return data[_PREFIX:]
+
+
+class UnaryExchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, stream: Stream, message_type: type[betterproto.Message], bounds: Bounds
+    ) -> None:
+        self._stream = stream
+        self._message_type = message_type
+        self._bounds = bounds
+        self._started = False
+
+    async def run(self, answer: Callable[[], Awaitable[None]], deadline: float | None) -> None:
+        """Have `answer` receive and reply until `deadline`, on `time.monotonic()`; tell the client what goes wrong."""
+        try:
+            if deadline is None:
+                await answer()
+            else:
+                async with asyncio.timeout_at(deadline):  # asyncio goes by time.monotonic() too
+                    await answer()
+        except DiscoveryError as error:
+            await self._refuse(error)
+        except TimeoutError:
+            await self._refuse(DeadlineExceededError("the call's deadline was exceeded"))
+        except ProtocolError:
+            pass  # the client went away
+
+    async def receive(self) -> betterproto.Message:
+        """Return the one message of the request; see `received`."""
+        data = cast("MessageBuffer", self._stream.buffer).take()
+        if data is not None:
+            return codec.decode(data, self._message_type)
+        return await received(recv_message(self._stream, _CODEC, self._message_type))
+
+    async def reply(self, message: betterproto.Message, metadata: Mapping[str, str]) -> None:
+        """Send the answer, with `metadata` before it."""
+        data = codec.encode(message)
+        data = len(data).to_bytes(_PREFIX, "big") + data
+        if not metadata and self._send_at_once(data):
+            return
+        async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
+            await self._stream.send_headers([*_START, *encode_metadata(metadata)])
+            self._started = True
+            await self._stream.send_data(data)
+            await self._stream.send_headers(list(_END), end_stream=True)
+
+    def _send_at_once(self, data: bytes) -> bool:
+        """Send the answer if nothing has to be waited for; return whether it was."""
+        stream, connection = self._stream, self._stream.connection
+        if not connection.write_ready.is_set():
+            return False
+        h2, number = stream._h2_connection, cast("int", stream.id)  # noqa: SLF001 - grpclib cannot send a whole answer
+        if number not in h2.streams:
+            raise StreamClosedError(number)
+        if not put_answer(h2, number, data):
+            return False
+        connection._transport.write(h2.data_to_send())  # noqa: SLF001
+        stream.data_sent += len(data)
+        connection.data_sent += len(data)
+        connection.data_send_process()
+        return True
+
+    async def _refuse(self, error: DiscoveryError) -> None:
+        stream = self._stream
+        if stream._transport.is_closing():  # noqa: SLF001 - grpclib has no other way to it
+            return
+        details = encode_bin_value(codec.encode(status_of(error))).decode()
+        end = (
+            ("grpc-status", str(error.code.value)),
+            ("grpc-message", encode_grpc_message(message_of(error))),
+            ("grpc-status-details-bin", details),
+        )
+        try:
+            await stream.send_headers([*(() if self._started else _START), *end], end_stream=True)
+            if stream.closable:
+                stream.reset_nowait()
+        except ProtocolError:
+            pass  # the client went away
+
+
+async def received(coming: Awaitable[betterproto.Message | None]) -> betterproto.Message:
+    """Return the one message of a request, which grpclib is about to return.
+
+    Raises:
+        MalformedMessageError: there is none, it ends early, or it does not follow its schema.
+        TooLargeError, DeadlineExceededError: see RequestBuffer.
+        UnimplementedError: it is compressed.
+    """
+    try:
+        message = await coming
+    except NotImplementedError as error:
+        raise UnimplementedError("compressed requests are not supported over gRPC") from error
+    except AssertionError as error:  # how grpclib says that the stream ended early
+        raise MalformedMessageError("the request ended before its message did") from error
+    if message is None:
+        raise MalformedMessageError("the request has no message")
+    return message
+
+
+def put_answer(h2: H2Connection, number: int, data: bytes) -> bool:
+    """Have `h2` send a whole answer on the stream `number`, if it can right now; return whether it can.
+
+    It does what `send_headers`, `send_data` and `send_headers` once more do to the states and windows of the connection
+    and the stream. The header blocks are always the same, and need no table: only a change of its size, which the next
+    block has to begin with, is left to `h2`.
+
+    Raises:
+        ProtocolError: the connection or the stream is over, or its answer has begun.
+    """
+    size = len(data)
+    room = min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
+    if size > room or h2.encoder.header_table.resized:
+        return False
+    stream = h2.streams[number]
+    h2.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+    for step in _STEPS:
+        stream.state_machine.process_input(step)
+    stream.outbound_flow_control_window -= size
+    h2.outbound_flow_control_window -= size
+    h2._data_to_send += b"".join(  # noqa: SLF001 - where all its frames wait
+        (
+            _head(len(_START_BLOCK), _HEADERS, _END_HEADERS, number),
+            _START_BLOCK,
+            _head(size, _DATA, 0, number),
+            data,
+            _head(len(_END_BLOCK), _HEADERS, _END_HEADERS | _END_STREAM, number),
+            _END_BLOCK,
+        )
+    )
+    return True
+
+
+def _head(size: int, kind: int, flags: int, stream: int) -> bytes:
+    return _HEAD.pack(size << 8 | kind, flags, stream)

@@ -1,0 +1,131 @@
+"""betterproto's messages made and read at the speed of the dict that they are; `wire` writes them.
+
+betterproto runs Python code for every attribute of a message that is read or set, its Rust codec's accesses included,
+and looks at every field several times when a message is made. For one registration that is most of a call's time. The
+functions here do the same on the message's `__dict__`; the tests hold them to betterproto's own results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import betterproto
+from betterproto_rust_codec import deserialize
+
+M = TypeVar("M", bound=betterproto.Message)
+
+UNSET = betterproto.PLACEHOLDER
+
+
+def new(message_type: type[M], **values: object) -> M:
+    """Return what `message_type(**values)` returns; unlike it, this does not check the names."""
+    held = {**_unset(message_type), **values, "_serialized_on_wire": bool(values)}
+    return cast("M", _holding(message_type, held))
+
+
+def _holding(
+    message_type: type[betterproto.Message], held: dict[str, object]
+) -> betterproto.Message:
+    """Return a message with the attributes `held`, past what betterproto does to set one."""
+    message = object.__new__(message_type)
+    object.__setattr__(message, "__dict__", held)
+    return message
+
+
+def held_by(message: betterproto.Message) -> dict[str, Any]:
+    """Return a message's attributes, past what betterproto does to get one."""
+    held: dict[str, Any] = object.__getattribute__(message, "__dict__")
+    return held
+
+
+@cache
+def _unset(message_type: type[betterproto.Message]) -> Mapping[str, object]:
+    """Return the attributes of an empty message. Types with a oneof would share what is set: there are none."""
+    return dict(vars(message_type()))
+
+
+def described(message_type: type[betterproto.Message]) -> betterproto.ProtoClassMetadata:
+    """Return betterproto's own description of its type."""
+    known: betterproto.ProtoClassMetadata = cast("Any", message_type)._betterproto  # noqa: SLF001
+    return known
+
+
+# -- Reading --------------------------------------------------------------------------------------
+
+
+class _Reading:
+    """What a message is while the Rust codec fills it: the same attributes, with nothing done about each."""
+
+    message_type: type[betterproto.Message]
+    nested: tuple[str, ...]
+    _betterproto: betterproto.ProtoClassMetadata
+    _defaults: Mapping[str, object]
+
+    def __init__(self) -> None:
+        vars(self).update(self._defaults)
+
+
+def read(data: bytes, message_type: type[M]) -> M:
+    """Return what `message_type().parse(data)` returns.
+
+    Raises:
+        RuntimeError: the bytes do not follow the schema.
+    """
+    reading = _reading(message_type)()
+    deserialize(reading, data)
+    return cast("M", _message_of(reading))
+
+
+def _message_of(reading: _Reading) -> betterproto.Message:
+    """Return the message that has the attributes that were read."""
+    held = vars(reading)
+    for name in reading.nested:
+        if isinstance(value := held[name], list):
+            held[name] = [_message_of(each) for each in value]
+        elif value is not UNSET:
+            held[name] = _message_of(value)
+    return _holding(reading.message_type, held)
+
+
+@cache
+def _reading(message_type: type[betterproto.Message]) -> type[_Reading]:
+    known = described(message_type)
+    kinds = known.cls_by_field
+    nested = tuple(
+        name for name, meta in known.meta_by_field_name.items() if _nests(meta, kinds[name])
+    )
+    plain = copy(known)
+    plain.cls_by_field = {
+        **kinds,
+        **{name: _reading(cast("Any", kinds[name])) for name in nested},
+    }
+    return type(
+        message_type.__name__,
+        (_Reading,),
+        {
+            "message_type": message_type,
+            "nested": nested,
+            "_betterproto": plain,
+            "_defaults": {**_unset(message_type), **dict(_scalar_defaults(known))},
+        },
+    )
+
+
+def _nests(meta: betterproto.FieldMetadata, kind: type) -> bool:
+    return meta.proto_type == betterproto.TYPE_MESSAGE and issubclass(kind, betterproto.Message)
+
+
+def _scalar_defaults(known: betterproto.ProtoClassMetadata) -> Iterator[tuple[str, object]]:
+    """Yield the defaults that messages can share: to read one that is not there would make it anew."""
+    for name, meta in known.meta_by_field_name.items():
+        shared = meta.proto_type not in {betterproto.TYPE_MESSAGE, betterproto.TYPE_MAP}
+        if shared and not is_repeated(known, name) and not meta.optional:
+            yield name, known.default_gen[name]()
+
+
+def is_repeated(known: betterproto.ProtoClassMetadata, name: str) -> bool:
+    """Return whether a field is a list."""
+    return known.default_gen[name] is list

@@ -1,0 +1,163 @@
+"""Messages in the wire format, written from the dict that each of them is: see `messages`.
+
+betterproto's Rust codec writes the same bytes, but asks Python for each field of each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import betterproto
+
+from discovery.transport.messages import UNSET, described, held_by, is_repeated
+
+Write = Callable[[Any], bytes]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_VARINT, _SIZED = 0, 2  # wire types: https://protobuf.dev/programming-guides/encoding/
+_SHORT = tuple(bytes((number,)) for number in range(0x80))
+_2_64 = 2**64
+
+
+class _Field(NamedTuple):
+    attribute: str
+    write: Write
+
+
+def write(message: betterproto.Message) -> bytes:
+    """Return what `bytes(message)` returns.
+
+    Raises:
+        LookupError: a field of its type is of a kind that none of our messages has.
+        AttributeError, TypeError, ValueError, OverflowError: a field's value is not of its type.
+    """
+    held = held_by(message)
+    parts = [
+        field.write(value)
+        for field in _fields(type(message))
+        if (value := held[field.attribute]) is not UNSET
+    ]
+    return b"".join((*parts, held["_unknown_fields"]))
+
+
+@cache
+def _fields(message_type: type[betterproto.Message]) -> tuple[_Field, ...]:
+    known = described(message_type)
+    fields = ((name, known.meta_by_field_name[name]) for name in known.sorted_field_names)
+    return tuple(_Field(name, _field_writer(known, name, meta)) for name, meta in fields)
+
+
+def _field_writer(
+    known: betterproto.ProtoClassMetadata, name: str, meta: betterproto.FieldMetadata
+) -> Write:
+    if meta.optional or meta.group or meta.wraps:
+        raise LookupError(name)
+    if meta.map_types:
+        key, value = (_scalar(number, kind) for number, kind in enumerate(meta.map_types, 1))
+        return partial(_write_map, _tag(meta.number, _SIZED), key, value)
+    if meta.proto_type == betterproto.TYPE_MESSAGE:
+        return _message_writer(known, name, meta)
+    if not is_repeated(known, name):
+        return _scalar(meta.number, meta.proto_type)
+    if meta.proto_type != betterproto.TYPE_STRING:  # numbers would have to be packed
+        raise LookupError(name)
+    return partial(_write_texts, _tag(meta.number, _SIZED))
+
+
+def _message_writer(
+    known: betterproto.ProtoClassMetadata, name: str, meta: betterproto.FieldMetadata
+) -> Write:
+    tag, kind = _tag(meta.number, _SIZED), known.cls_by_field[name]
+    if issubclass(kind, betterproto.Message):
+        return partial(_write_messages if is_repeated(known, name) else _write_message, tag)
+    if kind is not datetime or is_repeated(known, name):
+        raise LookupError(name)
+    return partial(_write_timestamp, tag)
+
+
+def _scalar(number: int, proto_type: str) -> Write:
+    if proto_type == betterproto.TYPE_STRING:
+        return partial(_write_text, _tag(number, _SIZED))
+    if proto_type == betterproto.TYPE_BYTES:
+        return partial(_write_bytes, _tag(number, _SIZED))
+    return partial(_write_integer, _tag(number, _VARINT), *_RANGES[proto_type])
+
+
+_RANGES: Mapping[str, tuple[int, int]] = {
+    betterproto.TYPE_BOOL: (0, 2),
+    betterproto.TYPE_ENUM: (-(2**31), 2**31),
+    betterproto.TYPE_INT32: (-(2**31), 2**31),
+    betterproto.TYPE_INT64: (-(2**63), 2**63),
+    betterproto.TYPE_UINT32: (0, 2**32),
+    betterproto.TYPE_UINT64: (0, _2_64),
+}
+"""The lowest value of each type, and what is too high."""
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return _varint(number << 3 | wire_type)
+
+
+def _varint(number: int) -> bytes:
+    if number < len(_SHORT):
+        return _SHORT[number]
+    encoded = bytearray()
+    while number >= len(_SHORT):
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _sized(tag: bytes, content: bytes) -> bytes:
+    size = len(content)
+    return b"%b%b%b" % (tag, _SHORT[size] if size < len(_SHORT) else _varint(size), content)
+
+
+def _write_text(tag: bytes, value: str) -> bytes:
+    return _sized(tag, value.encode()) if value else b""
+
+
+def _write_texts(tag: bytes, values: list[str]) -> bytes:
+    return b"".join([_sized(tag, value.encode()) for value in values])
+
+
+def _write_bytes(tag: bytes, value: bytes) -> bytes:
+    return _sized(tag, value) if value else b""
+
+
+def _write_integer(tag: bytes, lowest: int, too_high: int, value: int) -> bytes:
+    if not value:
+        return b""
+    if not lowest <= value < too_high:
+        raise OverflowError(value)
+    return tag + _varint(value if value > 0 else value + _2_64)
+
+
+def _write_map(tag: bytes, key: Write, value: Write, values: Mapping[Any, Any]) -> bytes:
+    return b"".join([_sized(tag, key(name) + value(item)) for name, item in values.items()])
+
+
+def _write_message(tag: bytes, message: betterproto.Message) -> bytes:
+    content = write(message)
+    return _sized(tag, content) if content or held_by(message)["_serialized_on_wire"] else b""
+
+
+def _write_messages(tag: bytes, messages: list[betterproto.Message]) -> bytes:
+    return b"".join([_sized(tag, write(message)) for message in messages])
+
+
+def _write_timestamp(tag: bytes, moment: datetime) -> bytes:
+    """Write all but the epoch, which is no value to betterproto."""
+    since = moment - EPOCH
+    seconds = since.days * 86_400 + since.seconds
+    content = _WRITE_SECONDS(seconds) + _WRITE_NANOS(since.microseconds * 1000)
+    return _sized(tag, content) if content else b""
+
+
+_WRITE_SECONDS = _scalar(1, betterproto.TYPE_INT64)
+_WRITE_NANOS = _scalar(2, betterproto.TYPE_INT32)

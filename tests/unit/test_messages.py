@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import betterproto
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery._gen.coral.discovery import v1 as pb
+from discovery._gen.google.rpc import ErrorInfo, RetryInfo
+from discovery.transport import codec, messages, wire
+from tests.fuzz.messages import MESSAGE_TYPES, references
+from tests.support import examples
+
+WRITTEN = st.sampled_from(MESSAGE_TYPES).flatmap(
+    lambda kind: st.tuples(st.just(kind), references(kind).map(lambda m: m.SerializeToString()))
+)
+
+
+def values_of(message: betterproto.Message) -> dict[str, Any]:
+    """Return the fields that were given."""
+    return {
+        name: value
+        for name, value in vars(message).items()
+        if not name.startswith("_") and value is not betterproto.PLACEHOLDER
+    }
+
+
+@given(written=WRITTEN)
+@examples(300)
+def test_reading_gives_what_betterproto_reads(
+    written: tuple[type[betterproto.Message], bytes],
+) -> None:
+    kind, data = written
+
+    message, expected = messages.read(data, kind), kind().parse(data)
+
+    assert type(message) is kind
+    assert message == expected
+    assert bytes(message) == bytes(expected)
+    assert betterproto.serialized_on_wire(message) == betterproto.serialized_on_wire(expected)
+
+
+@given(written=WRITTEN)
+@examples(300)
+def test_writing_gives_the_bytes_that_betterproto_writes(
+    written: tuple[type[betterproto.Message], bytes],
+) -> None:
+    kind, data = written
+    parsed = kind().parse(data)
+
+    assert wire.write(parsed) == bytes(parsed)
+    assert wire.write(messages.read(data, kind)) == bytes(parsed)
+    assert wire.write(kind(**values_of(parsed))) == bytes(kind(**values_of(parsed)))
+
+
+@given(written=WRITTEN)
+@examples(300)
+def test_a_new_message_is_what_the_constructor_makes(
+    written: tuple[type[betterproto.Message], bytes],
+) -> None:
+    kind, data = written
+    values = values_of(kind().parse(data))
+
+    assert vars(messages.new(kind, **values)) == vars(kind(**values))
+
+
+@given(data=st.binary(max_size=60), kind=st.sampled_from(MESSAGE_TYPES))
+@examples(300)
+def test_what_the_rust_codec_refuses_is_refused(
+    data: bytes, kind: type[betterproto.Message]
+) -> None:
+    try:
+        expected = kind().parse(data)
+    except RuntimeError:
+        with pytest.raises(RuntimeError):
+            messages.read(data, kind)
+    else:
+        assert messages.read(data, kind) == expected
+
+
+def test_messages_share_nothing_that_can_change() -> None:
+    one, other = (messages.read(b"", pb.RegisterColonyRequest) for _ in range(2))
+
+    one.endpoints.append("192.0.2.1:1")
+    one.metadata["a"] = "b"
+    one.mesh_id = "mesh"
+    one.observed_endpoint = pb.Endpoint(port=1)
+
+    assert other == pb.RegisterColonyRequest()
+    assert messages.read(b"", pb.RegisterColonyRequest) == pb.RegisterColonyRequest()
+
+
+def test_a_message_that_was_read_says_what_is_not_set() -> None:
+    message = messages.read(b"", pb.RegisterColonyRequest)
+
+    assert not message.is_set("observed_endpoint")
+    assert message.observed_endpoint == pb.Endpoint()
+
+
+def test_unknown_fields_are_kept() -> None:
+    data = b"\xa0\x06\x01"
+
+    assert wire.write(messages.read(data, pb.LookupColonyRequest)) == data
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.RegisterColonyRequest(connect_port=-1),
+        pb.RegisterColonyRequest(connect_port=2**32),
+        pb.LookupColonyResponse(revision=-1),
+        pb.LookupColonyResponse(revision=2**64),
+        pb.RegisterColonyResponse(ttl=2**31),
+        pb.RegisterColonyRequest(mesh_id="\ud800"),
+        pb.RegisterColonyRequest(metadata={"a": "\ud800"}),
+        pb.RegisterColonyRequest(mesh_id=5),  # type: ignore[arg-type]
+        pb.RegisterColonyRequest(connect_port="1"),  # type: ignore[arg-type]
+        pb.RegisterColonyRequest(connect_port=1.5),  # type: ignore[arg-type]
+        pb.RegisterColonyRequest(endpoints=[b"a"]),  # type: ignore[list-item]
+    ],
+    ids=repr,
+)
+def test_a_value_that_no_field_can_hold_is_refused_as_by_betterproto(
+    message: betterproto.Message,
+) -> None:
+    with pytest.raises((OverflowError, TypeError, UnicodeEncodeError)) as refused:
+        bytes(message)
+
+    with pytest.raises(type(refused.value)):
+        codec.encode(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        RetryInfo(retry_delay=timedelta(seconds=1.5)),
+        RetryInfo(retry_delay=timedelta(seconds=-1.5)),
+        ErrorInfo(reason="R", domain="d", metadata={"a": "b"}),
+    ],
+    ids=repr,
+)
+def test_details_of_errors_are_written_too(message: betterproto.Message) -> None:
+    assert codec.encode(message) == bytes(message)
