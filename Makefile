@@ -49,6 +49,20 @@ types: $(VENV)/.tox ## Check types
 proto: $(VENV)/.tox ## Generate src/discovery/_gen from proto/, then check both
 	@$(TOX) run -e generate,proto
 
+.PHONY: docs
+docs: dev ## Generate the references in docs/ from the protocol, the settings and the commands
+	@$(BIN)/python tools/docs.py
+	@$(BIN)/python tools/helm_readme.py
+
+.PHONY: site
+site: dev ## Build docs/ into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
+	@echo "build/site/index.html"
+
+.PHONY: bench
+bench: dev ## Run ours beside what a user would pick instead; fewer: make bench ARGS="--quick"
+	@$(BIN)/python -m benchmarks --readme $(ARGS)
+
 .PHONY: dev
 dev: $(VENV)/.installed $(VENV)/.tox ## Install every tool into .venv, for editors and for running pytest by hand
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
