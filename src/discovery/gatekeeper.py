@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
@@ -10,10 +11,25 @@ from discovery.auth import KeysFile
 from discovery.clock import Clock
 from discovery.config import ServerSettings
 from discovery.errors import ConfigError
-from discovery.guards import AddressLimits, AdminGuard, KeyGuard, NameLimits, ProofGuard
+from discovery.guards import (
+    AddressLimits,
+    AdminGuard,
+    KeyGuard,
+    MisplacedKeys,
+    NameLimits,
+    ProofGuard,
+)
 from discovery.models import Terms, is_this_machine
-from discovery.proof import MemorySeenNonces, Nonce, ServerKeys, Verifier, load_server_keys
+from discovery.proof import (
+    MemorySeenNonces,
+    Nonce,
+    SeenNonces,
+    ServerKeys,
+    Verifier,
+    load_server_keys,
+)
 from discovery.ratelimits import Limiter, MemoryMeter, RateLimiter, parse_rules
+from discovery.reloading import Reload
 from discovery.stores.base import OnceStore
 from discovery.transport.pipeline import Guard
 
@@ -42,6 +58,7 @@ class Gatekeeper:
         self._log = log
         self._undecided = undecided
         self._closers: list[Close] = []
+        self._reloads: dict[str, Reload] = {}
         self._keys = self._open_keys()
         self.guards: Sequence[Guard] = self._make_guards()
         """Those of the public port."""
@@ -70,6 +87,10 @@ class Gatekeeper:
             most_in_all=settings.quota_registrations,
         )
 
+    def reloads(self) -> Mapping[str, Reload]:
+        """Return what can be read again while the server runs."""
+        return self._reloads
+
     async def close(self) -> None:
         """Let go of connections."""
         for close in self._closers:
@@ -77,11 +98,15 @@ class Gatekeeper:
 
     def _open_keys(self) -> KeysFile | None:
         file = self._settings.keys_file
-        return None if file is None else KeysFile(file, self._log, self._clock)
+        if file is None:
+            return None
+        keys = KeysFile(file, self._log, self._clock)
+        self._reloads["API keys"] = keys.reload
+        return keys
 
     def _make_guards(self) -> Sequence[Guard]:
         limiter = self._make_limiter()
-        guards: list[Guard] = [AddressLimits(limiter)]
+        guards: list[Guard] = [AddressLimits(limiter), MisplacedKeys()]
         if self._keys is not None:
             guards.append(KeyGuard(self._keys, self._clock))
         if self._settings.ownership == "proof":
@@ -110,18 +135,54 @@ class Gatekeeper:
     def _make_verifier(self) -> Callable[[], Awaitable[Verifier]]:
         """Return what provides the verifier. Replicas share the key that the first of them has made."""
         clock, shared, file = self._clock, self._shared, self._settings.proof_keys
-        keys = None if file is None else load_server_keys(file)
+        seen = MemorySeenNonces(clock) if shared is None else SharedNonces(shared)
+        if file is not None:
+            given = FileVerifier(file, seen, clock)
+            self._reloads["proof keys"] = given.reload
+            return given.get
         if shared is None:
-            return _always(Verifier(keys or ServerKeys.generate(), MemorySeenNonces(clock), clock))
-        return SharedVerifier(shared, keys, clock).get
+            return _always(Verifier(ServerKeys.generate(), seen, clock))
+        return SharedVerifier(shared, clock).get
+
+
+class FileVerifier:
+    """The verifier of a server whose keys are in a file."""
+
+    def __init__(self, file: Path, seen: SeenNonces, clock: Clock) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it holds no keys.
+        """
+        self._file = file
+        self._seen = seen
+        self._clock = clock
+        self._take(load_server_keys(file))
+
+    async def get(self) -> Verifier:
+        """Return the verifier."""
+        return self._verifier
+
+    def reload(self) -> bool:
+        """Read the file again; return whether its keys are others. Challenges of keys that are gone are good no more.
+
+        Raises:
+            ConfigError: it holds no keys. The old ones stay.
+        """
+        before = self._keys.to_text()
+        self._take(load_server_keys(self._file))
+        return self._keys.to_text() != before
+
+    def _take(self, keys: ServerKeys) -> None:
+        self._keys = keys
+        self._verifier = Verifier(keys, self._seen, self._clock)
 
 
 class SharedVerifier:
-    """The verifier of servers that share a store: their keys, if nobody gives any, and the nonces that were used."""
+    """The verifier of servers that share a store: their keys, which the first of them has made, and used nonces."""
 
-    def __init__(self, shared: OnceStore, keys: ServerKeys | None, clock: Clock) -> None:
+    def __init__(self, shared: OnceStore, clock: Clock) -> None:
         self._shared = shared
-        self._keys = keys
         self._clock = clock
         self._verifier: Verifier | None = None
 
@@ -132,7 +193,7 @@ class SharedVerifier:
             StoreUnavailableError: the keys cannot be read now.
         """
         if self._verifier is None:
-            keys = self._keys or await self._shared_keys()
+            keys = await self._shared_keys()
             self._verifier = Verifier(keys, SharedNonces(self._shared), self._clock)
         return self._verifier
 

@@ -6,7 +6,9 @@ only then the rates of the mesh and the key, so that nobody uses up what is not 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import betterproto
@@ -14,12 +16,20 @@ import betterproto
 from discovery._gen.coral.discovery import v1 as pb
 from discovery.auth import ApiKey, KeysFile, Role, bearer
 from discovery.clock import Clock
-from discovery.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
-from discovery.models import Registration
+from discovery.errors import (
+    InvalidFieldError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnauthenticatedError,
+    Violation,
+)
+from discovery.models import Registration, site_of
 from discovery.proof import CHALLENGE_HEADER, Method, Verifier
 from discovery.ratelimits import Limiter
 from discovery.transport import agent_codec, codec
+from discovery.transport.calming import Turns
 from discovery.transport.pipeline import Call, Guard
+from discovery.transport.redaction import holds_secret
 from discovery.validation import (
     check_agent,
     check_agent_registration,
@@ -31,6 +41,7 @@ from discovery.validation import (
 
 # What needs no key: probes have none, and it tells nothing of any mesh.
 _OPEN = frozenset({"Health"})
+_SHOWN = ("mesh_id", "agent_id", "pubkey")
 _ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         ("RegisterColony", "DeregisterColony", "RegisterAgent", "DeregisterAgent"), Role.REGISTER
@@ -46,6 +57,8 @@ class AddressLimits(Guard):
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
+        self._turns = Turns()
+        self._refusing = asyncio.Lock()
 
     async def admit(self, call: Call) -> None:
         """See Guard.
@@ -56,8 +69,27 @@ class AddressLimits(Guard):
         try:
             await self._limiter.check(_method(call), address=call.peer)
         except RateLimitedError:
-            call.caller.too_often = True
+            call.hush(partial(self._turns.take, site_of(call.peer or "")))
+            async with self._refusing:  # one by one: what came at once does not keep others waiting
+                await asyncio.sleep(0)
             raise
+
+
+class MisplacedKeys(Guard):
+    """Refuses an API key where something else belongs that is in logs, in errors or in what administrators see."""
+
+    async def allow(self, call: Call, message: betterproto.Message) -> None:
+        """See Guard.
+
+        Raises:
+            InvalidFieldError: there is one.
+        """
+        del call
+        texts = {name: getattr(message, name, "") for name in _SHOWN}
+        texts["endpoints"] = " ".join(getattr(message, "endpoints", ()))
+        if misplaced := [name for name, text in texts.items() if holds_secret(text)]:
+            why = "this is an API key, which does not belong here"
+            raise InvalidFieldError(tuple(Violation(name, why) for name in misplaced))
 
 
 class NameLimits(Guard):

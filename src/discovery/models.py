@@ -98,8 +98,6 @@ class Caller:
     """The name of the API key, if there is one."""
     old_pubkey: str = ""
     """The public key whose holder agrees to move to another, as was proved."""
-    too_often: bool = False
-    """Whether calls come from this address more often than they may."""
 
 
 NOBODY = Caller()

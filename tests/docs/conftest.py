@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# tox has an environment for it, `openapi`: once is enough for all Pythons.
-collect_ignore = [] if find_spec("schemathesis") else ["test_openapi_conformance.py"]
+# tox has environments for them, `openapi` and `deploy`: once is enough for all Pythons.
+_NEEDED = {"schemathesis": "test_openapi_conformance.py", "mkdocs": "test_site.py"}
+collect_ignore = [file for package, file in _NEEDED.items() if not find_spec(package)]

@@ -59,7 +59,9 @@ class Reader:
         how = _how(block)
         self._server.clock.advance(how.seconds)
         async with asyncio.timeout(PATIENCE):
-            self._printed, code = await _execution(self._command(block), how.awaited)
+            self._printed, code = await _execution(
+                self._command(block), self._environment(), how.awaited
+            )
         told = f"{block.place}: it printed\n{self._printed}\nand ended with exit code {code}"
         if how.awaited is None:
             assert (code != 0) == how.fails, told
@@ -68,7 +70,14 @@ class Reader:
 
     def _command(self, block: Block) -> Sequence[str]:
         text = block.text.replace("localhost:8080", f"{LOOPBACK}:{self._server.port}")
+        text = text.replace(" keys.yaml", ' "$TMPDIR/keys.yaml"')
         return (*_COMMANDS[block.language], text.replace(".venv/bin/", ""))
+
+    def _environment(self) -> Mapping[str, str]:
+        """Return an environment in which `python`, `buf` and the rest are those of this Python's environment."""
+        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+        admin = f"{LOOPBACK}:{self._server.server.admin_port}"
+        return clean_environment(PATH=path, CORAL_DISCOVERY_ADMIN=admin)
 
 
 def _how(block: Block) -> _How:
@@ -79,12 +88,14 @@ def _how(block: Block) -> _How:
     return _How(seconds, awaited[0] if awaited else None, "fails" in options)
 
 
-async def _execution(command: Sequence[str], awaited: str | None) -> tuple[str, int]:
+async def _execution(
+    command: Sequence[str], environment: Mapping[str, str], awaited: str | None
+) -> tuple[str, int]:
     """Run a command until it ends, or has printed what is awaited; return what it printed, and its exit code."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
-        env=_environment(),
+        env=environment,
         stdin=asyncio.subprocess.PIPE if awaited else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -115,16 +126,12 @@ def _end(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _environment() -> Mapping[str, str]:
-    """Return an environment in which `python`, `buf` and the rest are those of this Python's environment."""
-    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
-    return clean_environment(PATH=path)
-
-
 def missing_tool(block: Block) -> str | None:
     """Return the program that it takes to run the block, if this machine does not have it."""
-    program = _COMMANDS[block.language][0] if block.verb == "run" else None
-    return None if program is None or shutil.which(program) else program
+    if block.verb != "run":
+        return None
+    needed = (_COMMANDS[block.language][0], *(("jq",) if "| jq " in block.text else ()))
+    return next((program for program in needed if not shutil.which(program)), None)
 
 
 def _values(text: str) -> Any:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.docs.examples import RUNNABLE, Reader, missing_tool
 from tests.docs.markdown import ROOT, Block, blocks, links
-from tests.integration.support import running
+from tests.integration.support import LOOPBACK, running
 
-DOCUMENTS = ("README.md", "docs/api.md", "docs/coral.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/api.md",
+    "docs/clients/curl.md",
+    "docs/clients/go.md",
+    "docs/clients/node.md",
+    "docs/clients/python.md",
+    "docs/coral.md",
+    "docs/ctl.md",
+    "docs/getting-started.md",
+    "docs/migration.md",
+)
 EVERY_BLOCK = [
     pytest.param(block, id=block.place) for document in DOCUMENTS for block in blocks(document)
 ]
@@ -18,11 +31,14 @@ PAGES = sorted(
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-async def test_the_examples_work(document: str) -> None:
+async def test_the_examples_work(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     examples = list(blocks(document))
     if missing := next(filter(None, map(missing_tool, examples)), None):
         pytest.skip(f"{missing} is not installed")
-    async with running() as server:
+    async with running(admin_listen=f"{LOOPBACK}:0") as server:
         reader = Reader(server)
         for block in examples:
             await reader.follow(block)

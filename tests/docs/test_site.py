@@ -14,9 +14,6 @@ import pytest
 
 from tests.docs.markdown import ROOT
 
-# tox has an environment for it, `docs`: once is enough for all Pythons.
-pytest.importorskip("mkdocs")
-
 _LOADING = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 
 from discovery.auth import Role, create_key, revoke_key
 from discovery.client import DiscoveryClient
@@ -29,11 +30,14 @@ from discovery.models import Registration
 from discovery.proof import Prover
 from discovery.transport import calming
 from discovery.wireguard import KeyPair
+from tests.integration.raw import raw_socket
 from tests.integration.support import LOOPBACK, PATIENCE, Running, running
 from tests.support import KEY, MESH, OTHER_KEY, ManualClock, registration
 
 SERVICE = "/coral.discovery.v1.DiscoveryService"
 BODY = {"mesh_id": MESH, "pubkey": KEY, "endpoints": ["203.0.113.5:41820"]}
+ONE_LOOKUP = ("address:LookupColony=1/minute",)
+GET = f"connect=v1&encoding=json&message=%7B%22meshId%22:%22{MESH}%22%7D"
 
 
 # -- API keys --------------------------------------------------------------------------------------------
@@ -301,9 +305,8 @@ async def test_a_flood_is_not_even_read_and_nobody_else_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calming, "PAUSE", 60.0)
-    rules = ("address:LookupColony=1/minute",)
     async with (
-        running(rate_limit=rules) as server,
+        running(rate_limit=ONE_LOOKUP) as server,
         DiscoveryClient(server.url, timeout=0.5) as flooding,
         client(server) as other,
     ):
@@ -319,12 +322,127 @@ async def test_a_client_that_was_not_read_for_a_while_is_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calming, "PAUSE", 0.01)
-    rules = ("address:LookupColony=1/minute",)
-    async with running(rate_limit=rules) as server, client(server) as flooding:
+    async with running(rate_limit=ONE_LOOKUP) as server, client(server) as flooding:
         for expected in (NotRegisteredError, RateLimitedError, RateLimitedError):
             with pytest.raises(expected):
                 await flooding.lookup_colony(MESH)
         assert (await flooding.health()).status == "ok"
+
+
+OVER_HTTP = pytest.mark.parametrize(
+    "version, lookup",
+    [
+        (version, lookup)
+        for version in (1, 2)
+        for lookup in (f"/v1/colony/lookup/{MESH}", f"{SERVICE}/LookupColony?{GET}")
+    ],
+)
+
+
+def one_connection(
+    server: Running, version: int, patience: float = PATIENCE, **options: Any
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=server.url,
+        http1=version == 1,
+        http2=version == 2,
+        limits=httpx.Limits(max_connections=1),
+        timeout=httpx.Timeout(PATIENCE, read=patience),
+        **options,
+    )
+
+
+@OVER_HTTP
+async def test_a_flood_over_http_is_not_read_either(
+    monkeypatch: pytest.MonkeyPatch, version: int, lookup: str
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", 60.0)
+    async with (
+        running(rate_limit=ONE_LOOKUP) as server,
+        one_connection(server, version, 0.5) as flooding,
+        one_connection(server, version) as other,
+    ):
+        answers = [await flooding.get(lookup) for _ in range(2)]
+        with pytest.raises(httpx.ReadTimeout):
+            await flooding.get("/health")
+        assert (await other.get("/health")).status_code == 200
+    assert [answer.status_code for answer in answers] == [404, 429]
+
+
+@OVER_HTTP
+async def test_a_client_over_http_is_read_again_over_the_same_connection(
+    monkeypatch: pytest.MonkeyPatch, version: int, lookup: str
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", 0.01)
+    async with (
+        running(rate_limit=ONE_LOOKUP) as server,
+        one_connection(server, version) as flooding,
+    ):
+        answers = [await flooding.get(path) for path in (lookup, lookup, lookup, "/health")]
+        streams = [answer.extensions["network_stream"] for answer in answers]
+        ports = {stream.get_extra_info("client_addr") for stream in streams}
+    assert [answer.status_code for answer in answers] == [404, 429, 429, 200]
+    assert len(ports) == 1
+
+
+@OVER_HTTP
+async def test_a_trusted_proxy_is_heard_whatever_one_of_its_callers_does(
+    monkeypatch: pytest.MonkeyPatch, version: int, lookup: str
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", 60.0)
+    forwarded = {"x-forwarded-for": "203.0.113.5"}
+    async with (
+        running(rate_limit=ONE_LOOKUP, trusted_proxy=(f"{LOOPBACK}/32",)) as server,
+        one_connection(server, version, headers=forwarded) as proxy,
+    ):
+        answers = [await proxy.get(path) for path in (lookup, lookup, lookup, "/health")]
+    assert [answer.status_code for answer in answers] == [404, 429, 429, 200]
+
+
+async def test_requests_sent_ahead_do_not_undo_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn stops and resumes reading by itself when a client does not wait for its answers."""
+    monkeypatch.setattr(calming, "PAUSE", 60.0)
+    lookup = f"GET /v1/colony/lookup/{MESH} HTTP/1.1\r\nhost: a\r\n\r\n".encode()
+    async with (
+        running(rate_limit=ONE_LOOKUP) as server,
+        raw_socket(server.port) as (reader, writer),
+    ):
+        for requests, status in ((1, b"404"), (5, b"429")):
+            writer.write(lookup * requests)
+            for _ in range(requests):
+                assert status in await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(b"}]}")
+        writer.write(lookup)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await reader.readuntil(b" 429 ")
+
+
+async def is_over(socket: ClientConnection, patience: float) -> bool:
+    """Return whether the server ends the connection, which it does once it has read the client's goodbye."""
+    try:
+        async with asyncio.timeout(patience):
+            await socket.wait_closed()
+    except TimeoutError:
+        socket.transport.abort()
+        return False
+    return True
+
+
+@pytest.mark.parametrize("pause, patience, over", [(60.0, 0.5, False), (0.01, PATIENCE, True)])
+async def test_a_websocket_that_is_one_too_many_is_told_and_not_read(
+    monkeypatch: pytest.MonkeyPatch, pause: float, patience: float, *, over: bool
+) -> None:
+    monkeypatch.setattr(calming, "PAUSE", pause)
+    async with running(rate_limit=("address:WatchColony=1/minute",)) as server:
+        url = f"ws://{LOOPBACK}:{server.port}/v1/colony/watch/{MESH}"
+        async with (
+            connect(url) as first,
+            connect(url, close_timeout=2 * PATIENCE) as second,
+        ):
+            assert "error" not in str(await first.recv())
+            assert "resource_exhausted" in str(await second.recv())
+            assert await is_over(second, patience) == over
 
 
 @pytest.mark.parametrize("rule", ["mesh=1/minute", "mesh:Nothing=1/minute", "mesh:*=0/minute"])

@@ -33,7 +33,14 @@ from discovery import tracing as tracing_module
 from discovery._gen.coral.discovery.v1 import LookupColonyRequest, LookupColonyResponse
 from discovery.client import DiscoveryClient
 from discovery.config import ServerSettings
-from discovery.errors import Code, ConfigError, MeshIdTakenError, OtherError, StoreUnavailableError
+from discovery.errors import (
+    Code,
+    ConfigError,
+    MeshIdTakenError,
+    OtherError,
+    StoreUnavailableError,
+    UnimplementedError,
+)
 from discovery.models import Counts, Terms
 from discovery.server import DiscoveryServer, _open_tracing
 from discovery.stores.base import RegistryStore
@@ -191,6 +198,15 @@ async def test_what_its_caller_did_not_sample_is_not_traced(traced: Traced) -> N
     await traced.unary(metadata={"traceparent": NOT_SAMPLED})
 
     assert not traced.spans()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/robots.txt", "/a/b/c/d", "/secret.Service/Do"])
+async def test_what_strangers_ask_for_that_is_not_there_names_no_span(
+    traced: Traced, path: str
+) -> None:
+    traced.pipeline.refuse(Call(path, "rest"), UnimplementedError("there is nothing here"))
+    assert [span.name for span in traced.spans()] == ["unknown/unknown"]
+    assert "secret" not in traced.span().to_json()
 
 
 async def test_two_calls_at_once_are_apart(traced: Traced) -> None:

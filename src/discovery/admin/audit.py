@@ -23,6 +23,7 @@ from discovery.errors import Code, ConfigError, ProofRequiredError
 from discovery.models import lease_name
 from discovery.transport.codec import to_datetime
 from discovery.transport.pipeline import Account
+from discovery.transport.redaction import redacted
 
 _AUDITED = frozenset(
     {"RegisterColony", "DeregisterColony", "RegisterAgent", "DeregisterAgent", "Evict", "Drain"}
@@ -32,6 +33,7 @@ _UNSAID = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.DEADLINE_EXCEEDED})
 # So many refusals are written each second, and how many more there were: strangers shall not fill a disk.
 _REFUSALS = 100
 _LONGEST = 253
+# Of more names than these, each renewal would be a line; they take about 25 MB.
 _REMEMBERED = 100_000
 # How often to look whether the file was moved away, by whoever rotates it.
 _LOOK_US = MICROSECONDS
@@ -58,10 +60,12 @@ class AuditLog:
         method = account.call.path.rpartition("/")[2]
         if method not in _AUDITED:
             return
+        if account.code in _UNSAID:
+            return
         if account.error is None:
             if _changed_something(account) and not self._repeats(account):
                 self._write(self._line(method, account))
-        elif account.error.code not in _UNSAID and account.error.reason != _ASKED:
+        elif account.error.reason != _ASKED:
             self._refused(self._line(method, account))
 
     def _refused(self, line: Mapping[str, object]) -> None:
@@ -91,7 +95,7 @@ class AuditLog:
         call, error, message = account.call, account.error, account.message
         at = to_datetime(self._clock.now().unix_us)
         subject = {
-            field: str(getattr(message, field, ""))[:_LONGEST]
+            field: redacted(str(getattr(message, field, "")))[:_LONGEST]
             for field in ("mesh_id", "agent_id", "pubkey")
         }
         return {
@@ -135,7 +139,7 @@ class AuditFile:
     def write(self, line: Mapping[str, object]) -> None:
         """Append a line."""
         try:
-            self._follow_rotation()
+            self._look_for_rotation()
             os.write(self._file, json.dumps(line).encode() + b"\n")
         except OSError as error:
             if not self._complained:
@@ -144,6 +148,17 @@ class AuditFile:
         else:
             self._complained = False
 
+    def reopen(self) -> bool:
+        """Go on in the file that is at the path now, whoever moved the old one; return whether it is another.
+
+        Raises:
+            ConfigError: it cannot be written. The old one stays.
+        """
+        try:
+            return self._follow_rotation()
+        except OSError as error:
+            raise ConfigError(f"audit-log: cannot write {self._path}: {error.strerror}") from None
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
@@ -151,31 +166,34 @@ class AuditFile:
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def _follow_rotation(self) -> None:
+    def _look_for_rotation(self) -> None:
         now_us = self._clock.now().monotonic_us
-        if now_us < self._look_at_us:
-            return
-        self._look_at_us = now_us + _LOOK_US
+        if now_us >= self._look_at_us:
+            self._look_at_us = now_us + _LOOK_US
+            self._follow_rotation()
+
+    def _follow_rotation(self) -> bool:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(self._path), os.fstat(self._file)):  # noqa: PTH116 - both are stats
-                return
+                return False
         fresh = self._open()
         os.close(self._file)
         self._file = fresh
+        return True
 
 
 def open_audit_log(
     where: str, clock: Clock, log: FilteringBoundLogger
-) -> tuple[AuditLog, Callable[[], None]]:
-    """Return the audit log that goes to the file `where`, or with `-` to the server's log; and what closes it.
+) -> tuple[AuditLog, AuditFile | None]:
+    """Return the audit log that goes to the file `where`, and that file; or with `-` to the server's log, and None.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     if where == "-":
-        return AuditLog(clock, lambda line: _say(line, log)), lambda: None
+        return AuditLog(clock, lambda line: _say(line, log)), None
     file = AuditFile(Path(where), clock, log)
-    return AuditLog(clock, file.write), file.close
+    return AuditLog(clock, file.write), file
 
 
 def _say(line: Mapping[str, object], log: FilteringBoundLogger) -> None:

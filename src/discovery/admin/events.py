@@ -12,13 +12,14 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from operator import itemgetter
 
 from discovery.clock import Clock
 from discovery.errors import Code, DiscoveryError, ProofRequiredError
 from discovery.models import WatchEvent, lease_name
 from discovery.transport.pipeline import Account, Call
+from discovery.transport.redaction import holds_secret, redacted
 from discovery.validation import check_agent, check_id, check_pubkey
 
 _PER_NAME = 20
@@ -108,15 +109,21 @@ class Reader:
 class _Histories:
     """The latest events of each name, and of the names only those that something happened to lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_name: int) -> None:
+        self._per_name = per_name
         self._by_name: OrderedDict[str, deque[tuple[int, Event]]] = OrderedDict()
 
     def add(self, number: int, event: Event) -> None:
         name = lease_name(event.mesh_id, event.agent_id)
-        self._by_name.setdefault(name, deque(maxlen=_PER_NAME)).append((number, event))
+        self._by_name.setdefault(name, deque(maxlen=self._per_name)).append((number, event))
         self._by_name.move_to_end(name)
         if len(self._by_name) > _NAMES:
             self._by_name.popitem(last=False)
+
+    def forget(self, mesh_id: str, agent_id: str, pubkey: str) -> None:
+        """Forget a name if the latest that is known of it is about `pubkey`."""
+        if (known := self.of(mesh_id, agent_id)) and known[-1][1].pubkey == pubkey:
+            del self._by_name[lease_name(mesh_id, agent_id)]
 
     def of(self, mesh_id: str, agent_id: str) -> Sequence[tuple[int, Event]]:
         return tuple(self._by_name.get(lease_name(mesh_id, agent_id), ()))
@@ -126,12 +133,15 @@ class EventLog:
     """Remembers what happened, and tells readers.
 
     What was refused is remembered apart: strangers make any number of that, and must not push out the rest with it.
+    A call without a proof is how each honest client asks for a challenge: it is remembered until that proves, and no
+    reader is told.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._changes = _Histories()
-        self._refusals = _Histories()
+        self._changes = _Histories(_PER_NAME)
+        self._refusals = _Histories(_PER_NAME)
+        self._unproved = _Histories(1)
         self._numbers = count()
         self._readers: set[Reader] = set()
         self.since_us = clock.now().unix_us
@@ -153,12 +163,17 @@ class EventLog:
 
     def witness(self, account: Account) -> None:
         """Take in a call that is over: what was refused."""
-        error = account.error
         method = account.call.path.rpartition("/")[2]
-        if error is None or method not in _MUTATIONS or _is_no_refusal(error):
+        if method not in _MUTATIONS or account.code in _NOT_REFUSED:
             return
-        kind = Kind.CONFLICT if error.code is Code.ALREADY_EXISTS else Kind.REFUSED
-        self._add(self._told(kind, account, error), self._refusals)
+        error = account.error
+        if error is not None and error.reason == ProofRequiredError.reason:
+            self._remember(self._told(Kind.REFUSED, account, error), self._unproved)
+            return
+        self._unproved.forget(*_named(account.message), getattr(account.message, "pubkey", ""))
+        if error is not None:
+            kind = Kind.CONFLICT if error.code is Code.ALREADY_EXISTS else Kind.REFUSED
+            self._add(self._told(kind, account, error), self._refusals)
 
     def evicted(self, mesh_id: str, agent_id: str, by: Call) -> None:
         """Take in that an administrator ended a lease."""
@@ -168,7 +183,8 @@ class EventLog:
 
     def history(self, mesh_id: str, agent_id: str) -> Sequence[Event]:
         """Return what happened to a name lately, the latest last."""
-        known = (*self._changes.of(mesh_id, agent_id), *self._refusals.of(mesh_id, agent_id))
+        kept = (self._changes, self._refusals, self._unproved)
+        known = chain.from_iterable(histories.of(mesh_id, agent_id) for histories in kept)
         return tuple(event for _, event in sorted(known, key=itemgetter(0)))
 
     @contextmanager
@@ -209,25 +225,25 @@ class EventLog:
             key_name=caller.key_name,
             address=account.call.peer or "",
             reason=error.reason,
-            message=error.message[:_LONGEST],
+            message=redacted(error.message)[:_LONGEST],
         )
 
     def _add(self, event: Event, histories: _Histories) -> None:
-        if event.mesh_id:
-            histories.add(next(self._numbers), event)
+        self._remember(event, histories)
         for reader in self._readers:
             reader.offer(event)
+
+    def _remember(self, event: Event, histories: _Histories) -> None:
+        if event.mesh_id:
+            histories.add(next(self._numbers), event)
 
 
 def _named(message: object) -> tuple[str, str]:
     """Return whom a message names; nobody unless it does so validly: a bad agent_id is not the colony."""
     mesh_id: str = getattr(message, "mesh_id", "")
     agent_id: str | None = getattr(message, "agent_id", None)
+    if holds_secret(f"{mesh_id} {agent_id}"):
+        return "", ""
     if agent_id is None:
         return ("", "") if any(check_id("", mesh_id)) else (mesh_id, "")
     return ("", "") if any(check_agent(mesh_id, agent_id)) else (mesh_id, agent_id)
-
-
-def _is_no_refusal(error: DiscoveryError) -> bool:
-    """Return whether an error is nobody's fault, or how a first call asks for a challenge."""
-    return error.code in _NOT_REFUSED or error.reason == ProofRequiredError.reason

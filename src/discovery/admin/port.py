@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from discovery.transport.pipeline import Call, Guard, Pipeline, Witness
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.reflection import Reflection
 from discovery.transport.serving import Surface, make_listener
+from discovery.transport.tls import ServerTls
 
 _OFF = ("", "off")
 _UNIX = "unix:"
@@ -71,9 +73,19 @@ class AdminAddress:
             return bind(self.host, self.port, "--admin-listen")
         return _bind_unix(self.path)
 
-    def remove(self) -> None:
-        """Remove what `bind` has left in the file system."""
-        if self.path is not None:
+    def file(self) -> os.stat_result | None:
+        """Return which file is at the address, if it is that of a Unix socket, and there."""
+        with suppress(OSError):
+            return None if self.path is None else self.path.lstat()
+        return None
+
+    def remove(self, bound: os.stat_result | None) -> None:
+        """Remove the file that `bind` has left, `bound`, and none that another server has put in its place.
+
+        Call it while the socket is open: until it is closed no other file can have its inode's number.
+        """
+        found = self.file()
+        if self.path is not None and bound and found and os.path.samestat(bound, found):
             self.path.unlink(missing_ok=True)
 
 
@@ -140,6 +152,7 @@ class AdminPort:
     ) -> None:
         self._address = address
         self._log = log
+        self._file: os.stat_result | None = None
         self._connections = Connections()
         reflection = Reflection(gate, (SERVICE.strip("/"),))
         rpcs = AdminRpcs(service)
@@ -161,17 +174,23 @@ class AdminPort:
         Raises:
             ConfigError: nothing can listen there.
         """
-        return self._address.bind()
+        listening = self._address.bind()
+        self._file = self._address.file()
+        return listening
 
-    def start(self, listening: socket.socket) -> int | None:
-        """Serve on a socket that `bind` has returned; return the port, if it is one."""
+    def start(self, listening: socket.socket, tls: ServerTls | None) -> int | None:
+        """Serve on a socket that `bind` has returned; return the port, if it is one.
+
+        Beyond this machine it speaks `tls`, if there is that.
+        """
+        tls = None if self._address.trusted else tls
         port = None if self._address.path is not None else int(listening.getsockname()[1])
-        self._listener.start(listening, ConnectionLimits(_CONNECTIONS, 0), self._log, None)
-        self._log.info("admin API listening", at=str(self._address.path or port))
+        self._listener.start(listening, ConnectionLimits(_CONNECTIONS, 0), self._log, tls)
+        self._log.info("admin API listening", at=str(self._address.path or port), tls=bool(tls))
         return port
 
     async def stop(self) -> None:
         """Close, once the server's gate is closed."""
         self._reflection.drain()
+        self._address.remove(self._file)
         await self._listener.stop(0)
-        self._address.remove()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from discovery.errors import Code
 from discovery.transport.pipeline import Account
 
 _UNKNOWN = "unknown"
@@ -20,9 +19,9 @@ class Tally:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def witness(self, account: Account) -> None:
-        """Count a call that is over. One that its caller gave up counts as OK."""
-        code = Code.OK if account.error is None else account.error.code
-        self._counts[self._methods.get(account.call.path, _UNKNOWN), code.name] += 1
+        """Count a call that is over."""
+        method = self._methods.get(account.call.path, _UNKNOWN)
+        self._counts[method, account.code.name] += 1
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """Return how often each method had each status."""

@@ -46,6 +46,18 @@ class KeysFile:
             self._check()
         return self._keys
 
+    def reload(self) -> bool:
+        """Read the file at once; return whether its keys are others than before.
+
+        Raises:
+            ConfigError: it is bad or gone. The old keys stay.
+        """
+        before = self._keys
+        self._check_at_us = self._clock.now().monotonic_us + CHECK_INTERVAL_US
+        self._settled = False
+        self._read()
+        return self._keys != before
+
     def _check(self) -> None:
         state = state_of(self._path)
         unchanged = state is not None and state == self._state
@@ -58,14 +70,15 @@ class KeysFile:
 
     def _reload(self) -> None:
         try:
-            # Only a file that was read has a state: one that could not be is tried again each time.
-            self._state = None
-            self._state, text = read(self._path)
-            keys = parse_keys(text, self._path)
+            self._read()
         except ConfigError as error:
             self._complain(error)
-        else:
-            self._take(keys)
+
+    def _read(self) -> None:
+        # Only a file that was read has a state: one that could not be is tried again each time.
+        self._state = None
+        self._state, text = read(self._path)
+        self._take(parse_keys(text, self._path))
 
     def _complain(self, error: ConfigError) -> None:
         if not self._bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -303,13 +304,15 @@ def _run(
     To be stopped is how most work comes to a good end; not where it `ends` by itself.
     """
     from discovery.runners.failures import GivenUpError
-    from discovery.runners.report import JsonReport, TextReport
+    from discovery.runners.report import JsonReport, SupervisedReport, TextReport
     from discovery.runners.stopping import run_until_stopped
+    from discovery.supervisor import Supervisor
 
+    supervisor = Supervisor.from_environment(os.environ)
     out = sys.stderr if output == "config" else sys.stdout
-    report = JsonReport() if output == "json" else TextReport(out)
+    report = SupervisedReport(JsonReport() if output == "json" else TextReport(out), supervisor)
     try:
-        if not run_until_stopped(work(report)) and ends:
+        if not run_until_stopped(work(report), lambda: supervisor.stopping("Leaving")) and ends:
             raise typer.Exit(EXIT_INTERRUPTED)
     except GivenUpError as error:
         report.warn("given-up", str(error), code=int(error.code))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,11 +210,11 @@ def serve(
     """Run the discovery server: colonies register under a mesh id, agents look them up.
 
     Flags come before environment variables, and those before the --config file. SIGTERM and SIGINT
-    stop it cleanly: new calls are refused, calls in flight finish. Exit code 0 after a clean stop,
-    2 if a setting cannot work.
+    stop it cleanly: new calls are refused, calls in flight finish. SIGHUP reads TLS and keys files
+    again. Exit code 0 after a clean stop, 2 if a setting cannot work.
     """
-    settings = load_settings(_given(context), config)
-    _run_server(settings)
+    given = _given(context)
+    _run_server(load_settings(given, config), lambda: load_settings(given, config))
 
 
 def _given(context: typer.Context) -> Mapping[str, object]:
@@ -226,12 +227,13 @@ def _given(context: typer.Context) -> Mapping[str, object]:
     }
 
 
-def _run_server(settings: ServerSettings) -> None:
+def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) -> None:
     # What it takes to serve is imported here, so that --help and mistakes are answered at once.
     import asyncio
 
     from discovery.logs import set_up_logs
     from discovery.server import serve as serve_until_stopped
+    from discovery.supervisor import Supervisor
 
     def announce(port: int) -> None:
         typer.echo(f"Discovery Service v{__version__}")
@@ -240,7 +242,8 @@ def _run_server(settings: ServerSettings) -> None:
         typer.echo("Ready to accept registrations")
 
     log = set_up_logs(settings.log_level, settings.log_format)
-    asyncio.run(serve_until_stopped(settings, log, announce))
+    supervisor = Supervisor.from_environment(os.environ)
+    asyncio.run(serve_until_stopped(settings, log, announce, supervisor, reread))
 
 
 def main() -> None:

@@ -9,12 +9,18 @@ from datetime import datetime
 
 from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery.ctl.text import ago, counted, rfc3339, short_key
+from discovery.errors import ProofRequiredError
 
 _GRANTED = (pb.EventKind.REGISTERED, pb.EventKind.CHANGED)
 _ENDS = (pb.EventKind.GONE, pb.EventKind.EXPIRED, pb.EventKind.EVICTED)
 _REFUSED = (pb.EventKind.CONFLICT, pb.EventKind.REFUSED)
 # A holder renews at a fifth of its lease; one that has not for half of it has missed at least one renewal.
 _LATE = 0.5
+_UNPROVED = ProofRequiredError.reason
+_PROVE = (
+    "This server asks who registers to prove the key: take `coral colony start`, or a client that"
+    " has the private key."
+)
 _ALIKE = 0.8
 _MOST_ALIKE = 3
 
@@ -87,6 +93,11 @@ def _reservation(found: pb.InspectResponse, now: datetime) -> str:
 
 def _refused(name: str, refused: Sequence[pb.Event], now: datetime) -> Explanation:
     last = refused[-1]
+    if last.reason == _UNPROVED:
+        verdict = (
+            f"{name} was never registered: it calls without a proof, lately {ago(last.at, now)}"
+        )
+        return Explanation("refused", f"{verdict}{_by(last)}", _PROVE)
     verdict = (
         f"{name} was never registered: {counted(len(refused), 'registration')} refused, the last"
         f" {ago(last.at, now)} because of {_why(last)}"
@@ -112,10 +123,13 @@ def _with_refusals(said: Explanation, events: Sequence[pb.Event], now: datetime)
 
 
 def _why(event: pb.Event) -> str:
-    key = f", key {short_key(event.pubkey)}" if event.pubkey else ""
-    address = f" from {event.address}" if event.address else ""
     message = f" ({event.message})" if event.message else ""
-    return f"{event.reason or 'an unknown reason'}{address}{key}{message}"
+    return f"{event.reason or 'an unknown reason'}{_by(event)}{message}"
+
+
+def _by(event: pb.Event) -> str:
+    key = f", key {short_key(event.pubkey)}" if event.pubkey else ""
+    return f" from {event.address}{key}" if event.address else key
 
 
 def _refusals(events: Sequence[pb.Event]) -> list[pb.Event]:

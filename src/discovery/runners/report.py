@@ -7,6 +7,11 @@ import sys
 from contextlib import suppress
 from typing import Protocol, TextIO
 
+from discovery.supervisor import Supervisor
+
+# A colony is registered, an agent connected.
+_READY = frozenset({"registered", "connected"})
+
 
 class Report(Protocol):
     """Is told what happens. `event` names it for programs, `text` says it to people, `data` has it in parts."""
@@ -52,6 +57,26 @@ class JsonReport:
 
     def _write(self, line: dict[str, object]) -> None:
         _print(json.dumps(line, default=str), sys.stdout)
+
+
+class SupervisedReport:
+    """Passes on to another report what is told, and the same to whoever runs this program as a service."""
+
+    def __init__(self, report: Report, supervisor: Supervisor) -> None:
+        """Tell both."""
+        self._report = report
+        self._supervisor = supervisor
+
+    def say(self, event: str, text: str, **data: object) -> None:
+        """See Report. What was told last is the status, and some of it says that the command has what it is for."""
+        tell = self._supervisor.ready if event in _READY else self._supervisor.status
+        tell(text)
+        self._report.say(event, text, **data)
+
+    def warn(self, event: str, text: str, **data: object) -> None:
+        """See Report."""
+        self._supervisor.status(text)
+        self._report.warn(event, text, **data)
 
 
 def _print(text: str, out: TextIO) -> None:

@@ -32,6 +32,7 @@ from discovery.errors import (
 )
 from discovery.models import plain_address
 from discovery.transport import codec, json_codec
+from discovery.transport.calming import HUSH
 from discovery.transport.http_errors import code_name, error_headers
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.schema import Rpc, Servable, rpcs
@@ -190,4 +191,5 @@ def _call(context: Context) -> Call:
         peer=plain_address(host),
         metadata=dict(context.request_headers.allitems()),
         deadline=None if left is None else time.monotonic() + left / 1000,
+        hush=HUSH.get(),
     )

@@ -27,7 +27,7 @@ from discovery.errors import (
     UnimplementedError,
 )
 from discovery.transport.bounds import Bounds
-from discovery.transport.calming import calming
+from discovery.transport.calming import hush, keep_hearing
 from discovery.transport.deadlines import read_deadline
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_unary import (
@@ -103,44 +103,32 @@ class GrpcServing:
         metadata: Metadata,
     ) -> None:
         deadline = cast("RequestBuffer", stream.buffer).deadline
-        peer = peer_address(stream.connection.get_peer())
-        address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
-        call = Call(path, "grpc", address, metadata, deadline)
+        call = self._call(path, stream, metadata, deadline)
         exchange = UnaryExchange(stream, message_type, self._bounds)
 
         async def answer() -> None:
             reply = await self._pipeline.unary(call, exchange.receive)
             await exchange.reply(reply, call.reply_metadata)
 
-        transport = stream._transport  # noqa: SLF001 - grpclib has no other way to it
-        with calming(call.caller, transport if address == peer else None):
-            await exchange.run(answer, deadline)
+        await exchange.run(answer, deadline)
 
     async def _stream(self, path: str, stream: GrpcStream) -> None:
-        call = self._call(path, stream)
+        deadline = request_buffer(stream).deadline
+        http2_stream = stream._stream  # noqa: SLF001 - grpclib has no other way to it
+        call = self._call(path, http2_stream, stream.metadata or {}, deadline)
         replies = self._pipeline.stream(call, partial(receive_message, stream))
-        async with self._handling(call, stream), aclosing(replies):
+        async with answering(deadline), aclosing(replies):
             async for reply in replies:
                 await stream.send_message(reply)
 
-    @asynccontextmanager
-    async def _handling(self, call: Call, stream: GrpcStream) -> AsyncIterator[None]:
-        """Keep the call's deadline, translate what goes wrong, and calm whoever calls too often.
-
-        A proxy's connection is left alone: it has others' calls too.
-        """
-        direct = call.peer == peer_address(stream.peer)
-        transport = stream._stream._transport  # noqa: SLF001 - grpclib has no other way to it
-        with calming(call.caller, transport if direct else None):
-            async with answering(call.deadline):
-                yield
-
-    def _call(self, path: str, stream: GrpcStream) -> Call:
-        metadata: Mapping[str, str | bytes] = stream.metadata or {}
-        address = self._proxies.client(
-            peer_address(stream.peer), cast("Mapping[str, str]", metadata)
-        )
-        return Call(path, "grpc", address, metadata, request_buffer(stream).deadline)
+    def _call(
+        self, path: str, stream: Http2Stream, metadata: Metadata, deadline: float | None
+    ) -> Call:
+        peer = peer_address(stream.connection.get_peer())
+        address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
+        transport = stream._transport  # noqa: SLF001 - grpclib has no other way to it
+        stop_hearing = partial(hush, transport) if address == peer else keep_hearing
+        return Call(path, "grpc", address, metadata, deadline, hush=stop_hearing)
 
     def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
         self._pipeline.refuse(Call(headers.get(":path", ""), "grpc"), error)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -11,10 +13,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
+from websockets.http11 import Request
 
 from discovery.transport.bounds import Bounds
+from discovery.transport.calming import SCOPE_KEY, CalmFlow, hush
 from discovery.transport.connections import Connections, Spoken
-from discovery.transport.http2_asgi import Application
+from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline
 
 # In seconds. Together they find a dead WebSocket peer within 30.
@@ -30,6 +34,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     """A connection that was upgraded."""
 
     speaks: Spoken = "websocket"
+
+    def handle_connect(self, event: Request) -> None:
+        """Take in the handshake: see uvicorn. Its task has not begun when this returns."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            cast("Message", self.scope)[SCOPE_KEY] = partial(hush, self.transport)
 
     def shutdown(self) -> None:
         """Say that the server is leaving (1012), unless a close is under way already."""
@@ -52,6 +62,7 @@ class Http1Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: see asyncio.Protocol."""
         super().connection_made(transport)
+        self._calm = self.flow = CalmFlow(transport)
         self._late = Deadline(lambda: self._refuse(_TOO_SLOW))
         self._late.arm(self.bounds.request_seconds)
 
@@ -73,6 +84,7 @@ class Http1Connection(HttpToolsProtocol):
         self._reading_headers = True
         self._late.arm(self.bounds.request_seconds)
         super().on_message_begin()
+        cast("Message", self.scope)[SCOPE_KEY] = self._calm.hush
 
     def on_headers_complete(self) -> None:
         """See httptools."""

@@ -7,11 +7,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
 from grpclib.protocol import Stream
 from h2.exceptions import StreamClosedError
+
+from discovery.transport.calming import SCOPE_KEY, hush
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +122,7 @@ class Http2Exchange:
             "headers": [(key.encode(), value.encode()) for key, value in headers],
             "client": name[:2] if isinstance(name, tuple) else None,
             "server": None,
+            SCOPE_KEY: partial(hush, self._stream._transport),  # noqa: SLF001 - grpclib has no other way to it
         }
 
     async def _receive(self) -> Message:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from discovery.errors import UnimplementedError
 from discovery.models import plain_address
+from discovery.transport.calming import HUSH, SCOPE_KEY, keep_hearing
 from discovery.transport.connect import ConnectApplication
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
@@ -88,7 +89,7 @@ class _Manners:
             await send(message)
 
         if scope["type"] in {"http", "websocket"}:
-            scope["client"] = self._client(scope)
+            self._identify(scope)
         if scope["type"] == "http" and _GRPC.match(Headers(scope=scope).get("content-type", "")):
             # Over HTTP/2 it does not come here, and over HTTP/1.1 there are no trailers for its status.
             problem = UnimplementedError("gRPC needs HTTP/2")
@@ -97,10 +98,11 @@ class _Manners:
             return
         await self._app(scope, receive, send_with_manners)
 
-    def _client(self, scope: Scope) -> tuple[str, int] | None:
+    def _identify(self, scope: Scope) -> None:
         peer = plain_address(scope["client"][0]) if scope.get("client") else None
         address = self._proxies.client(peer, scope["headers"])
-        return None if address is None else (address, 0)
+        scope["client"] = None if address is None else (address, 0)
+        HUSH.set(scope.get(SCOPE_KEY, keep_hearing) if address == peer else keep_hearing)
 
 
 class _NotHere:

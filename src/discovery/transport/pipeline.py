@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import betterproto
@@ -21,6 +21,7 @@ from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedE
 from discovery.models import Caller
 from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.drain import DrainGate
+from discovery.transport.redaction import redacted
 from discovery.validation import MAX_ID_LENGTH
 
 
@@ -87,13 +88,16 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A call that is over. `reply` is the last one; `error` None if all went well, or the caller gave up."""
+    """A call that is over. `reply` is the last one; `error` None if it went well, or the caller gave up: see `code`."""
 
     call: Call
     message: betterproto.Message | None
     reply: betterproto.Message | None
     error: DiscoveryError | None
+    code: Code
 
+
+_UNSERVED = "/unknown/unknown"
 
 Witness = Callable[[Account], None]
 """Is told of every call that is over. It must not raise or wait."""
@@ -191,13 +195,17 @@ class Pipeline:
             self._finish(call, record, time.perf_counter() - started)
 
     def _observations(self, call: Call) -> Sequence[Observation]:
+        """Begin to observe a call. Observers name things after paths, so those that clients make up are one."""
+        if call.path not in self._handlers and call.path not in self._streams:
+            call = replace(call, path=_UNSERVED)
         return [observer.started(call) for observer in self._observers]
 
     def _finish(self, call: Call, record: _Record, seconds: float) -> None:
         for observation in record.observations:
             observation.finished(record.code, seconds)
+        account = Account(call, record.message, record.reply, record.error, record.code)
         for witness in self._witnesses:
-            witness(Account(call, record.message, record.reply, record.error))
+            witness(account)
         if record.defect is not None or self._log.is_enabled_for(logging.INFO):
             self._log_call(call, record, seconds * 1000)
 
@@ -230,4 +238,4 @@ def _reason_for_cancellation(call: Call) -> Code:
 
 def _loggable(value: str | None) -> str | None:
     """Return `value` so that it can neither forge a line nor fill the disk; a valid id stays as it is."""
-    return value and value[:MAX_ID_LENGTH].encode("unicode_escape").decode()
+    return value and redacted(value)[:MAX_ID_LENGTH].encode("unicode_escape").decode()

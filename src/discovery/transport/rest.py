@@ -19,6 +19,7 @@ from discovery._gen.coral.discovery.v1 import (
 from discovery.errors import DiscoveryError, InvalidMessageError, TooLargeError
 from discovery.models import plain_address
 from discovery.transport import json_codec
+from discovery.transport.calming import HUSH
 from discovery.transport.http_errors import error_body, error_headers, http_status
 from discovery.transport.pipeline import Call, Pipeline, Receive
 from discovery.transport.rpcs import SERVICE
@@ -70,6 +71,7 @@ def rest_call(connection: HTTPConnection, name: str, protocol: str) -> Call:
         protocol,
         peer=plain_address(client.host) if client else None,
         metadata=dict(connection.headers),
+        hush=HUSH.get(),
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from datetime import UTC, datetime
 
 from structlog.typing import FilteringBoundLogger
@@ -44,8 +45,9 @@ class ServerTls:
         self._files = files
         self._log = log
         self._clock = clock
+        self._lock = threading.Lock()
         self._refused: tuple[bytes, str] | None = None
-        self._in_force = files.digest()
+        self._seen = self._in_force = files.digest()
         self._take(files.load())
         self._warn_of_trouble()
 
@@ -59,26 +61,28 @@ class ServerTls:
         """When the certificate in force ends, in Unix time; None if it could not be told."""
         return self._validity.end if self._validity is not None else None
 
-    def reload_if_changed(self) -> bool:
+    def reload(self) -> bool:
         """Take up files that changed, and return whether that was so.
 
-        Files that cannot be used, half-written ones among them, change nothing: that is logged once for each state of
-        theirs, and the next call tries again. It blocks, on the files and for the milliseconds that a handshake takes.
+        It blocks, on the files and for the milliseconds that a handshake takes.
+
+        Raises:
+            ConfigError: they cannot be used, half-written ones among them. That changes nothing.
         """
-        digest = b""
-        try:
-            digest = self._files.digest()
-            changed = digest != self._in_force
-            if changed:
-                self._take(self._files.load())
-        except ConfigError as error:
-            self._complain(digest, str(error))
-            return False
-        self._in_force, self._refused = digest, None
-        if changed:
-            self._log.info("TLS certificate renewed", **self._described())
-        self._warn_of_trouble()
-        return changed
+        with self._lock:  # `watch` may be at it, in its thread
+            return self._reload()
+
+    def reload_if_changed(self) -> bool:
+        """Do as `reload`, but for files that cannot be used.
+
+        That is logged once for each state of theirs, and the next call tries again.
+        """
+        with self._lock:
+            try:
+                return self._reload()
+            except ConfigError as error:
+                self._complain(str(error))
+                return False
 
     async def watch(self, interval: float = CHECK_INTERVAL) -> None:
         """Take up changed files every `interval` seconds, until cancelled."""
@@ -86,6 +90,18 @@ class ServerTls:
             await asyncio.sleep(interval)
             # In a thread: the files may lie on a network's file system.
             await asyncio.to_thread(self.reload_if_changed)
+
+    def _reload(self) -> bool:
+        self._seen = b""
+        self._seen = self._files.digest()
+        changed = self._seen != self._in_force
+        if changed:
+            self._take(self._files.load())
+        self._in_force, self._refused = self._seen, None
+        if changed:
+            self._log.info("TLS certificate renewed", **self._described())
+        self._warn_of_trouble()
+        return changed
 
     def _take(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -101,9 +117,9 @@ class ServerTls:
             self._log.warning("TLS certificate may be refused by clients", path=path, why=why)
             return None
 
-    def _complain(self, digest: bytes, error: str) -> None:
-        if self._refused != (digest, error):
-            self._refused = digest, error
+    def _complain(self, error: str) -> None:
+        if self._refused != (self._seen, error):
+            self._refused = self._seen, error
             self._log.warning("TLS files cannot be used; the old ones stay in force", error=error)
 
     def _warn_of_trouble(self) -> None:

@@ -17,6 +17,7 @@ from discovery._gen.coral.discovery.v1 import (
 )
 from discovery.admin.audit import AuditFile, AuditLog
 from discovery.errors import (
+    Code,
     ConfigError,
     DiscoveryError,
     MeshIdTakenError,
@@ -39,7 +40,8 @@ def account(
     call = Call(PATH + method, "grpc", "203.0.113.5", caller=Caller("team-a"))
     message = RegisterColonyRequest(**{"mesh_id": MESH, "pubkey": KEY, **fields})
     reply = None if error else RegisterColonyResponse(revision=revision)
-    return Account(call, message, reply, error)
+    code = Code.OK if error is None else error.code
+    return Account(call, message, reply, error, code)
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_what_is_nobodys_doing_is_no_line(
 
 def test_what_only_asks_is_no_line(audit: AuditLog, lines: list[Any]) -> None:
     call = Call(PATH + "LookupColony", "grpc")
-    audit.witness(Account(call, LookupColonyRequest(MESH), None, None))
+    audit.witness(Account(call, LookupColonyRequest(MESH), None, None, Code.OK))
     assert lines == []
 
 

@@ -10,9 +10,11 @@ import pytest
 from discovery._gen.coral.discovery.v1 import RegisterAgentRequest, RegisterColonyRequest
 from discovery.admin.events import EventLog, Kind
 from discovery.errors import (
+    Code,
     DiscoveryError,
     DrainingError,
     MeshIdTakenError,
+    ProofRequiredError,
     RateLimitedError,
     StoreUnavailableError,
 )
@@ -22,6 +24,7 @@ from tests.support import KEY, MESH, OTHER_KEY, ManualClock, registration
 
 PATH = "/coral.discovery.v1.DiscoveryService/"
 TAKEN = MeshIdTakenError(MESH, 0)
+UNPROVED = ProofRequiredError("prove it", "key", "nonce")
 
 
 @pytest.fixture
@@ -41,7 +44,8 @@ def refused(error: DiscoveryError | None = TAKEN, **fields: Any) -> Account:
     )
     method = "RegisterAgent" if agent else "RegisterColony"
     call = Call(PATH + method, "grpc", "203.0.113.9", caller=Caller("team-a"))
-    return Account(call, message, None, error)
+    code = Code.OK if error is None else error.code
+    return Account(call, message, None, error, code)
 
 
 def granted(revision: int, mesh_id: str = MESH, last_seen_us: int = 1) -> WatchEvent:
@@ -74,6 +78,46 @@ def test_what_went_well_or_could_not_be_answered_is_no_refusal(
 ) -> None:
     events.witness(refused(error))
     assert not kinds(events)
+
+
+def test_who_calls_without_a_proof_again_and_again_is_remembered_once(events: EventLog) -> None:
+    for _ in range(3):
+        events.witness(refused(UNPROVED))
+    (event,) = events.history(MESH, "")
+    assert (event.kind, event.reason, event.pubkey) == (Kind.REFUSED, "PROOF_REQUIRED", OTHER_KEY)
+
+
+@pytest.mark.parametrize(
+    "outcome, left", [(None, 0), (TAKEN, 1), (StoreUnavailableError("away"), 1)]
+)
+def test_a_call_without_a_proof_is_forgotten_once_its_caller_proved(
+    events: EventLog, outcome: DiscoveryError | None, left: int
+) -> None:
+    events.witness(refused(UNPROVED))
+    events.witness(refused(outcome))
+    assert len(kinds(events)) == left
+
+
+def test_another_keys_proof_does_not_hide_who_calls_without_one(events: EventLog) -> None:
+    events.witness(refused(UNPROVED))
+    events.witness(refused(None, pubkey=KEY))
+    assert kinds(events) == [Kind.REFUSED]
+
+
+async def test_no_reader_is_told_of_calls_without_a_proof(events: EventLog) -> None:
+    with events.reader("", frozenset()) as reader:
+        events.witness(refused(UNPROVED))
+        events.witness(refused())
+        event, _ = await reader.read()
+    assert event.kind is Kind.CONFLICT
+
+
+def test_a_crowd_without_proofs_does_not_push_out_what_was_refused(events: EventLog) -> None:
+    events.witness(refused())
+    for number in range(10_001):
+        events.witness(refused(UNPROVED, mesh_id=f"crowd-{number}"))
+    assert kinds(events) == [Kind.CONFLICT]
+    assert not events.history("crowd-0", "")
 
 
 @pytest.mark.parametrize("agent_id", ["", "a\nb", "a" * 254])

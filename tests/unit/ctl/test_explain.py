@@ -95,6 +95,31 @@ def test_who_was_only_ever_refused_is_told_why() -> None:
     assert "INVALID_FIELD (pubkey: must be base64)" in told.verdict
 
 
+def test_who_only_ever_called_without_a_proof_is_told_to_prove() -> None:
+    unproved = event("refused", 7, reason="PROOF_REQUIRED", pubkey=KEY, address="192.0.2.9")
+    told = explained(inspected(unproved))
+    assert told.state == "refused"
+    assert told.verdict == (
+        "colony 'm' was never registered: it calls without a proof, lately 7s ago"
+        f" from 192.0.2.9, key {KEY[:10]}…"
+    )
+    assert "prove the key" in told.hint
+
+
+def test_a_holder_that_asks_for_a_challenge_is_not_refused() -> None:
+    asked = event("refused", 1, reason="PROOF_REQUIRED", pubkey=KEY)
+    told = explained(inspected(event("registered", 99), asked, record=record()))
+    assert told.state == "registered"
+    assert "refused" not in told.verdict
+
+
+def test_an_ended_lease_tells_that_its_holder_comes_without_a_proof() -> None:
+    unproved = event("refused", 5, reason="PROOF_REQUIRED", pubkey=KEY)
+    told = explained(inspected(event("registered", 400), event("expired", 100), unproved))
+    assert told.state == "expired"
+    assert "refused once since, the last 5s ago because of PROOF_REQUIRED" in told.verdict
+
+
 def test_a_reserved_name_says_for_whom_and_until_when() -> None:
     told = explained(inspected(reserved_for=KEY, reserved_until=before(-3600)))
     assert told.state == "reserved"
