@@ -29,8 +29,11 @@ trap 'exit 143' INT TERM
 need() {
   command -v "$1" >/dev/null && return
   echo "installing $2"
-  apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null
+  (
+    flock 9 # another script may be installing too
+    apt-get update -q >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null
+  ) 9>/tmp/coral-discovery-apt.lock
 }
 
 # until_ok COMMAND...: run it until it succeeds; 30 s at most.
