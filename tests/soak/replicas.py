@@ -27,7 +27,9 @@ class Replica:
         self.port, self.metrics_port = free_port(), free_port()
         self._log = directory / f"{name}.log"
         ports = ("--port", str(self.port), "--metrics-port", str(self.metrics_port))
-        self._arguments = ("--host", LOOPBACK, *ports, "--log-format", "json", *options)
+        # All clients here call from one address, more often than one may.
+        limits = ("--rate-limit", "off")
+        self._arguments = ("--host", LOOPBACK, *ports, *limits, "--log-format", "json", *options)
         self._process: asyncio.subprocess.Process | None = None
 
     @property
