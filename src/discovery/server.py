@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from discovery.tracing import Tracing
 
 # How many ended leases are freed before other calls get their turn.
-_SWEEP_BATCH = 500
+_SWEEP_BATCH = 100
 # What a stop takes beside draining, in seconds: to say goodbye to clients, and close the store.
 _CLOSING = 10.0
 

@@ -5,7 +5,7 @@ contract asks for. Only what first notes many ends, because it counts, lets othe
 monotonic clock, which nobody can step.
 
 Modules: `store` means the contract; `reminders` finds what has ended, `revisions` numbers changes, `reservations` keeps
-names for their last holders, `roster` lists leases.
+names for their last holders, `roster` lists leases, `census` counts them, `words` saves memory.
 """
 
 from __future__ import annotations

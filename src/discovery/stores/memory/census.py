@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from discovery.models import Counts, Lease
 from discovery.stores.base import Quotas
+from discovery.stores.memory.reminders import Ending
 from discovery.stores.memory.roster import Roster
 
 
-@dataclass(slots=True)
-class Entry:
+@dataclass(slots=True, eq=False)
+class Entry(Ending):
     """A lease; the rest is its keepers'."""
 
     lease: Lease
-    ends_us: int
-    """When the lease ends, on the monotonic clock."""
-    reminder_us: int = 0
-    place: int = 0
+    block: int = field(init=False)
 
 
 class Census:

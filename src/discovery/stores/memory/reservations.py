@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from discovery.clock import MICROSECONDS, Instant
 from discovery.models import Lease, Reservation, lease_name
-from discovery.stores.memory.reminders import Reminders
+from discovery.stores.memory.reminders import Ending, Reminders
 
 
-@dataclass(slots=True)
-class _Reserved:
+@dataclass(slots=True, eq=False)
+class _Reserved(Ending):
+    name: str
     pubkey: str
     until_us: int
     """Unix time, for telling people."""
-    ends_us: int
-    reminder_us: int = 0
 
 
 class Reservations:
@@ -23,7 +22,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._reserved: dict[str, _Reserved] = {}  # by lease_name
-        self._reminders = Reminders()
+        self._reminders = Reminders[_Reserved]()
 
     def __len__(self) -> int:
         return len(self._reserved)
@@ -41,12 +40,12 @@ class Reservations:
         name, until_us = lease_name(whose.mesh_id, whose.agent_id), lease.expires_at_us + spare_us
         ends_us += spare_us
         held = self._reserved.get(name)
-        if held is None or ends_us < held.reminder_us:
-            held = self._reserved[name] = _Reserved(whose.pubkey, until_us, ends_us)
-            self._reminders.set(name, held)
-            self._reminders.drop_spare(self._reserved)
-        else:
+        if held is not None and held.reminder_us <= ends_us:
             held.pubkey, held.until_us, held.ends_us = whose.pubkey, until_us, ends_us
+            return
+        self.free(name)
+        held = self._reserved[name] = _Reserved(ends_us, name, whose.pubkey, until_us)
+        self._reminders.set(held)
 
     def pass_on(self, name: str, old_pubkey: str, pubkey: str) -> None:
         """Make what is reserved for `old_pubkey` that of `pubkey`."""
@@ -56,14 +55,15 @@ class Reservations:
 
     def free(self, name: str) -> None:
         """End that of `name`, if there is one."""
-        self._reserved.pop(name, None)
-        self._reminders.drop_spare(self._reserved)
+        held = self._reserved.pop(name, None)
+        if held is not None:
+            self._reminders.forget(held)
 
     def sweep(self, now: Instant, limit: int) -> bool:
         """Look at up to `limit` that may be over and free those that are; return whether more are due."""
         while limit and self._reminders.due(now):
-            name = self._reminders.answer(self._reserved, now)
-            if name is not None:
-                del self._reserved[name]
+            over = self._reminders.answer(now)
+            if over is not None:
+                del self._reserved[over.name]
             limit -= 1
         return self._reminders.due(now)

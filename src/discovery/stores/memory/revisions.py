@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from discovery.clock import Instant
@@ -39,8 +40,9 @@ class Revisions:
         self.agents: dict[str, Agents] = {}
         """By mesh_id."""
         self._last_absent = 0
-        # By mesh_id for colonies; "mesh_id/" stands for all agents of a mesh.
-        self._absent: dict[str, int] = {}
+        # By mesh_id for colonies; "mesh_id/" stands for all agents of a mesh. Not a dict, whose first item must be
+        # looked for behind all that were deleted before it.
+        self._absent: OrderedDict[str, int] = OrderedDict()
 
     def granted(self, new: Registration, now: Instant) -> int:
         """Return the revision at which there is a colony or agent that was not there."""
@@ -103,5 +105,5 @@ class Revisions:
         revision = next_revision(max(self._last_absent, last), now.unix_us)
         self._last_absent = self._absent[name] = revision
         if len(self._absent) > _ABSENT_REMEMBERED:
-            del self._absent[next(iter(self._absent))]
+            self._absent.popitem(last=False)
         return revision

@@ -9,13 +9,16 @@ from typing import Generic, Protocol, TypeVar
 class Placed(Protocol):
     """What a roster lists."""
 
-    place: int
-    """Where it stands there."""
+    block: int
+    """Where the block begins in which it stands there."""
 
 
 T = TypeVar("T", bound=Placed)
 
 _PLACE = re.compile("[1-9][0-9]{0,17}")
+
+# Items know their places to within so many: a number for each item would take 32 bytes, and a block shares one.
+_BLOCK = 8
 
 
 class Roster(Generic[T]):
@@ -32,14 +35,16 @@ class Roster(Generic[T]):
 
     def add(self, item: T) -> None:
         """List it: whoever reads already will not come by."""
-        item.place = len(self._listed)
+        place = len(self._listed)
+        item.block = self._listed[-1].block if place % _BLOCK else place
         self._listed.append(item)
 
     def remove(self, item: T) -> None:
         """Take it out."""
         last = self._listed.pop()
         if last is not item:
-            self._listed[item.place], last.place = last, item.place
+            place = self._listed.index(item, item.block, item.block + _BLOCK)
+            self._listed[place], last.block = last, item.block
 
     def page(self, after: str, limit: int) -> tuple[list[T], str]:
         """Return up to `limit`, and the `after` of the next page, as `leases` of RegistryStore has it.

@@ -29,9 +29,10 @@ from discovery.stores.memory.census import Census, Entry
 from discovery.stores.memory.reminders import Reminders
 from discovery.stores.memory.reservations import Reservations
 from discovery.stores.memory.revisions import Revisions
+from discovery.stores.memory.words import Words, tight
 
 # How many reminders `count` looks at before it lets others run.
-_COUNT_BATCH = 1000
+_COUNT_BATCH = 100
 
 
 class MemoryStore:
@@ -39,10 +40,11 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # by lease_name
-        self._reminders = Reminders()
+        self._reminders = Reminders[Entry]()
         self._revisions = Revisions()
         self._reservations = Reservations()
         self._census = Census()
+        self._words = Words()
         self._listener: Listener = _ignore
         self.expired = 0
         """See RegistryStore."""
@@ -83,8 +85,8 @@ class MemoryStore:
             return False
         if entry.lease.registration.pubkey != pubkey:
             raise NotOwnerError(mesh_id, agent_id=agent_id)
-        self._remove(name, now)
-        self._reminders.drop_spare(self._entries)
+        self._reminders.forget(entry)
+        self._remove(entry, now)
         return True
 
     async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
@@ -92,10 +94,11 @@ class MemoryStore:
         name = lease_name(mesh_id, agent_id)
         reserved = self._reservations.get(name, now)
         self._reservations.free(name)
-        if self._live(name, now) is None:
+        entry = self._live(name, now)
+        if entry is None:
             return reserved is not None
-        self._remove(name, now)
-        self._reminders.drop_spare(self._entries)
+        self._reminders.forget(entry)
+        self._remove(entry, now)
         return True
 
     async def reservation(
@@ -132,9 +135,9 @@ class MemoryStore:
     async def sweep(self, *, now: Instant, limit: int) -> bool:
         """See RegistryStore. Reservations count as leases do."""
         while limit and self._reminders.due(now):
-            name = self._reminders.answer(self._entries, now)
-            if name is not None:
-                self._expire(name, now)
+            entry = self._reminders.answer(now)
+            if entry is not None:
+                self._expire(entry, now)
             limit -= 1
         return self._reservations.sweep(now, limit) or self._reminders.due(now)
 
@@ -157,7 +160,8 @@ class MemoryStore:
         entry = self._entries.get(name)
         if entry is None or now.monotonic_us < entry.ends_us:
             return entry
-        self._expire(name, now)
+        self._reminders.forget(entry)
+        self._expire(entry, now)
         return None
 
     def _check_grant(
@@ -179,11 +183,13 @@ class MemoryStore:
     def _grant(
         self, name: str, registration: Registration, ttl: int, now: Instant, owner: str
     ) -> Entry:
-        span_us, unix_us = ttl * MICROSECONDS, now.unix_us
-        revision = self._revisions.granted(registration, now)
-        lease = Lease(registration, revision, unix_us, unix_us + span_us, unix_us, owner)
-        entry = self._entries[name] = Entry(lease, now.monotonic_us + span_us)
-        self._reminders.set(name, entry)
+        span_us, unix_us = ttl * MICROSECONDS, tight(now.unix_us)
+        ends_us, expires_at_us = tight(now.monotonic_us + span_us), tight(unix_us + span_us)
+        revision = self._revisions.granted(registration, Instant(unix_us, now.monotonic_us))
+        held = self._words.shared_by(registration)
+        lease = Lease(held, revision, unix_us, expires_at_us, unix_us, owner)
+        entry = self._entries[name] = Entry(ends_us, lease)
+        self._reminders.set(entry)
         self._census.add(entry)
         self._report(lease)
         return entry
@@ -196,9 +202,11 @@ class MemoryStore:
         revision = self._revisions.changed(old, now) if changed else old.revision
         expires_at_us = old.expires_at_us
         if now.monotonic_us + span_us > entry.ends_us:
-            entry.ends_us, expires_at_us = now.monotonic_us + span_us, now.unix_us + span_us
-        kept = registration if changed else old.registration
-        entry.lease = Lease(kept, revision, now.unix_us, expires_at_us, old.granted_at_us, owner)
+            entry.ends_us = tight(now.monotonic_us + span_us)
+            expires_at_us = tight(now.unix_us + span_us)
+        kept = self._words.shared_by(registration) if changed else old.registration
+        seen_us = tight(now.unix_us)
+        entry.lease = Lease(kept, revision, seen_us, expires_at_us, old.granted_at_us, owner)
         if owner != old.owner:
             self._census.passed(old, entry.lease)
         if changed:
@@ -211,14 +219,17 @@ class MemoryStore:
             pubkey = entry.lease.registration.pubkey
             self._reservations.pass_on(name, terms.old_pubkey, pubkey)
 
-    def _expire(self, name: str, now: Instant) -> None:
+    def _expire(self, entry: Entry, now: Instant) -> None:
         self.expired += 1
-        self._remove(name, now, expired=True)
+        self._remove(entry, now, expired=True)
 
-    def _remove(self, name: str, now: Instant, *, expired: bool = False) -> None:
-        entry = self._entries.pop(name)
+    def _remove(self, entry: Entry, now: Instant, *, expired: bool = False) -> None:
+        """Take out what has no reminder any more, or one that is forgotten."""
+        lease, whose = entry.lease, entry.lease.registration
+        del self._entries[lease_name(whose.mesh_id, whose.agent_id)]
         self._census.remove(entry)
-        whose, revision = entry.lease.registration, self._revisions.ended(entry.lease, now)
+        del entry.lease  # the entry may wait among the reminders for long
+        revision = self._revisions.ended(lease, now)
         self._listener(WatchEvent(whose.mesh_id, revision, None, whose.agent_id, expired))
 
     def _report(self, lease: Lease) -> None:
