@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
+from discovery import __version__
 from discovery.errors import ConfigError
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+
+def version_option(name: str) -> Any:  # noqa: ANN401 - as typer.Option
+    """Return the option that prints the version of the program `name`, and ends it."""
+
+    def show(value: bool) -> None:
+        if value:
+            typer.echo(f"{name} {__version__}")
+            raise typer.Exit
+
+    return typer.Option(
+        "--version", callback=show, is_eager=True, help="Print the version and exit."
+    )
 
 
 def run(app: typer.Typer, name: str) -> None:

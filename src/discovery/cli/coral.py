@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from discovery import __version__
-from discovery.cli.common import EXIT_INTERRUPTED, run
+from discovery.cli.common import EXIT_INTERRUPTED, run, version_option
 from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,20 +116,9 @@ _Output = Annotated[
 ]
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"coral {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def coral(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
+    version: Annotated[bool, version_option("coral")] = False,
 ) -> None:
     """Take the options that belong to no command."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from discovery import __version__
-from discovery.cli.common import run
+from discovery.cli.common import run, version_option
 from discovery.config import LogFormat, LogLevel, ServerSettings, load_settings
 
 ENV_PREFIX = "CORAL_DISCOVERY_"
@@ -28,12 +28,6 @@ def _option(name: str, text: str, metavar: str | None = None, **kwargs: Any) -> 
     """Return the option for the setting `name`, with its environment variable."""
     flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
     return typer.Option(flag, envvar=variable, help=text, metavar=metavar, **kwargs)
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"coral-discovery {__version__}")
-        raise typer.Exit
 
 
 @app.command()
@@ -200,12 +194,7 @@ def serve(
     config: Annotated[
         Path | None, _option("config", "YAML file of these settings, as in `port: 8080`.", "FILE")
     ] = None,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
+    version: Annotated[bool, version_option("coral-discovery")] = False,
 ) -> None:
     """Run the discovery server: colonies register under a mesh id, agents look them up.
 

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from discovery import __version__
-from discovery.cli.common import run
+from discovery.cli.common import run, version_option
 from discovery.cli.ctl import access_keys, names, promises, public, replica, stories
 from discovery.cli.ctl.options import CODES
 from discovery.cli.ctl.working import NAME
@@ -31,20 +30,9 @@ access_keys.add_to(app)
 promises.add_to(app)
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"{NAME} {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def ctl(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
+    version: Annotated[bool, version_option(NAME)] = False,
 ) -> None:
     """Take the options that belong to no command."""
 
