@@ -14,6 +14,8 @@ finish() {
     for log in "$work"/*.log; do
       [ ! -e "$log" ] || { echo "-- the end of $(basename "$log"):"; tail -n 20 "$log"; } >&2
     done
+    # Once more what went wrong: a log of this may be kept by its end alone.
+    [ ! -e "$work/cause" ] || cat "$work/cause"
     echo "FAIL $name (exit code $code)"
   else
     echo "PASS $name"
@@ -36,14 +38,19 @@ need() {
   ) 9>/tmp/coral-discovery-apt.lock
 }
 
-# until_ok COMMAND...: run it until it succeeds; 30 s at most.
+# fail WHY: say it now, and again at the very end.
+fail() {
+  echo "$*" | tee -a "$work/cause" >&2
+  return 1
+}
+
+# until_ok COMMAND...: run it until it succeeds; 30 s at most, or five times a second for TRIES.
 until_ok() {
-  for _ in $(seq 150); do
+  for _ in $(seq "${TRIES:-150}"); do
     "$@" >/dev/null 2>&1 && return
     sleep 0.2
   done
-  echo "gave up on: $*" >&2
-  return 1
+  fail "gave up on: $*"
 }
 
 # port_of LOG: the port that a server's log names in `listening on HOST:PORT`.
@@ -67,9 +74,8 @@ want() {
   local what=$1 pattern=$2 out
   shift 2
   if out=$("$@" 2>&1) && grep -Eq -- "$pattern" <<<"$out"; then ok "$what"; else
-    echo "FAILED: $what: no $pattern from: $*" >&2
     head -n 30 <<<"$out" >&2
-    return 1
+    fail "FAILED: $what: no $pattern from: $*"
   fi
 }
 
@@ -78,8 +84,7 @@ refuse() {
   local what=$1 pattern=$2 out
   shift 2
   if ! out=$("$@" 2>&1) && grep -Eq -- "$pattern" <<<"$out"; then ok "$what"; else
-    echo "FAILED: $what: not refused with $pattern: $*" >&2
     head -n 30 <<<"$out" >&2
-    return 1
+    fail "FAILED: $what: not refused with $pattern: $*"
   fi
 }

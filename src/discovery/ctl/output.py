@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from discovery.ctl.text import ago, clean, short_key
+from discovery.ctl.text import clean, duration, short_key
 
 Format = Literal["table", "json", "yaml"]
 Row = Mapping[str, object]
@@ -39,10 +39,11 @@ def first(value: object) -> str:
 
 
 def moment(value: object) -> str:
-    """Show a time in RFC 3339 by how long ago it is, or in how long."""
+    """Show a time in RFC 3339 by how long ago it is, in one unit to keep a column narrow, or in how long."""
     if value is None:
         return "-"
-    return ago(datetime.fromisoformat(str(value)), datetime.now(UTC))
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(str(value))).total_seconds()
+    return f"in {duration(-seconds)}" if seconds < 0 else f"{duration(seconds, units=1)} ago"
 
 
 class Printer:

@@ -28,8 +28,8 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def duration(seconds: float) -> str:
-    """Return about how long that is, in its two largest units: `3d4h`, `5m10s`, `12s`."""
+def duration(seconds: float, units: int = 2) -> str:
+    """Return about how long that is, in its largest units, as many as two: `3d4h`, `5m10s`, `12s`."""
     left = max(0, round(seconds))
     parts: list[str] = []
     for size, unit in _UNITS:
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
         if count or parts:
             parts.append(f"{count}{unit}")
     parts.append(f"{left}s")
-    return "".join(parts[:2])
+    return "".join(parts[:units])
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import UTC, datetime, timedelta
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -142,8 +143,16 @@ async def test_a_list_goes_through_all_pages_and_names_nobody_twice(rig: Rig) ->
     assert "revision: 8" in printed(made)
 
 
-async def test_a_list_of_usual_colonies_fits_80_columns_whole(rig: Rig) -> None:
-    colony = record(mesh_id="my-app-prod", endpoints=["203.0.113.42:41820", "[2001:db8::1]:1"])
+@pytest.mark.parametrize("age", [59, 3599, 86399, 99 * 86400])
+async def test_a_list_of_usual_colonies_fits_80_columns_whole(rig: Rig, age: int) -> None:
+    now = datetime.now(UTC)  # it is the terminal's clock that a list goes by
+    colony = record(
+        mesh_id="my-app-prod",
+        endpoints=["203.0.113.42:41820", "[2001:db8::1]:1"],
+        granted_at=now - timedelta(seconds=age),
+        last_seen=now - timedelta(seconds=300),
+        expires_at=now + timedelta(seconds=300),
+    )
     rig.service.pages = [pb.ListRegistrationsResponse([colony])]
     made = printer("table", width=80)
     async with rig.client() as client:

@@ -135,7 +135,8 @@ def test_moments_are_told_from_now() -> None:
     assert ago(before(5), NOW) == "5s ago"
     assert ago(before(-5), NOW) == "in 5s"
     assert moment(None) == "-"
-    assert moment(rfc3339(datetime.now(UTC) - timedelta(hours=3))).startswith("3h0m")
+    assert moment(rfc3339(datetime.now(UTC) - timedelta(hours=3))) == "3h ago"
+    assert moment(rfc3339(datetime.now(UTC) + timedelta(hours=3, seconds=30))) == "in 3h0m"
 
 
 def test_words_for_numbers() -> None:
