@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import cast
+from contextlib import suppress
+from typing import Any
 
 from discovery.errors import DrainingError
 
@@ -18,6 +17,46 @@ def draining_error() -> DrainingError:
     return DrainingError("the server is stopping; try again", retry_after=RETRY_AFTER)
 
 
+class Visit:
+    """One call, inside the gate for the length of a `with` block.
+
+    `task` carries it out, and is None for as long as that is done without one.
+
+    Raises:
+        DrainingError: the gate is closed, or the grace period ended while inside.
+    """
+
+    __slots__ = ("_gate", "expelled", "task")
+
+    def __init__(self, gate: DrainGate, task: asyncio.Task[Any] | None) -> None:
+        self._gate = gate
+        self.task = task
+        self.expelled = False
+
+    def __enter__(self) -> None:
+        """Go in."""
+        self._gate.let_in(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: object, _traceback: object
+    ) -> None:
+        """Leave. A stream's generator is closed where a task would be cancelled."""
+        self._gate.let_out(self)
+        if self.expelled and self._forgive() and kind in {asyncio.CancelledError, GeneratorExit}:
+            raise draining_error() from None
+
+    def expel(self) -> None:
+        """Interrupt the call."""
+        if self.task is not None and not self.expelled:
+            self.expelled = True
+            self.task.cancel()
+
+    def _forgive(self) -> bool:
+        """Take back the gate's own cancellation; return whether nobody else cancelled the task."""
+        self.expelled = False
+        return self.task is not None and self.task.uncancel() == 0
+
+
 class DrainGate:
     """Counts the calls inside and, once draining, lets no more in.
 
@@ -26,8 +65,7 @@ class DrainGate:
     """
 
     def __init__(self) -> None:
-        self._inside: set[asyncio.Task[object]] = set()
-        self._expelled: set[asyncio.Task[object]] = set()
+        self._inside: set[Visit] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._closed = asyncio.Event()
@@ -39,37 +77,25 @@ class DrainGate:
         """Whether calls are refused."""
         return self._closed.is_set()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Be inside for the length of the block.
+    def admit(self) -> Visit:
+        """Return a visit of the current task."""
+        return Visit(self, asyncio.current_task())
+
+    def let_in(self, visit: Visit) -> None:
+        """Let a call in.
 
         Raises:
-            DrainingError: the gate is closed, or the grace period ended while inside.
+            DrainingError: the gate is closed.
         """
-        if self.draining:
+        if self._closed.is_set():
             raise draining_error()
-        task = cast("asyncio.Task[object]", asyncio.current_task())  # calls run in tasks
-        self._inside.add(task)
-        self._empty.clear()
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):  # a stream's generator is closed instead
-            if not self._forgive(task):
-                raise
-            raise draining_error() from None
-        finally:
-            self._forgive(task)
-            self._leave(task)
+        if not self._inside:
+            self._empty.clear()
+        self._inside.add(visit)
 
-    def _forgive(self, task: asyncio.Task[object]) -> bool:
-        """Take back the gate's own cancellation of `task`; return whether nobody else cancelled it."""
-        if task not in self._expelled:
-            return False
-        self._expelled.discard(task)
-        return task.uncancel() == 0
-
-    def _leave(self, task: asyncio.Task[object]) -> None:
-        self._inside.discard(task)
+    def let_out(self, visit: Visit) -> None:
+        """Let a call out."""
+        self._inside.discard(visit)
         if not self._inside:
             self._empty.set()
 
@@ -106,6 +132,5 @@ class DrainGate:
     def expel(self) -> None:
         """Interrupt the calls that are inside, and let nobody in any more."""
         self.close()
-        for task in self._inside - self._expelled:
-            self._expelled.add(task)
-            task.cancel()
+        for visit in self._inside:
+            visit.expel()

@@ -9,18 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import betterproto
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedError
 from discovery.models import Caller
+from discovery.transport.begun import Begun
 from discovery.transport.calming import Hush, keep_hearing
-from discovery.transport.drain import DrainGate
+from discovery.transport.drain import DrainGate, Visit
 from discovery.transport.redaction import redacted
 from discovery.validation import MAX_ID_LENGTH
 
@@ -103,16 +111,58 @@ Witness = Callable[[Account], None]
 """Is told of every call that is over. It must not raise or wait."""
 
 
-@dataclass(slots=True)
 class _Record:
-    """What there is to say of a call once it is over."""
+    """What there is to say of a call once the `with` block that is the call is over.
 
-    observations: Sequence[Observation]
-    code: Code = Code.OK
-    message: betterproto.Message | None = None
-    reply: betterproto.Message | None = None
-    error: DiscoveryError | None = None
-    defect: Exception | None = None
+    It lets no exception out that an adapter could not translate.
+    """
+
+    __slots__ = (
+        "_call",
+        "_finish",
+        "_started",
+        "code",
+        "defect",
+        "error",
+        "message",
+        "observations",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        observations: Sequence[Observation],
+        finish: Callable[[Call, _Record, float], None],
+    ) -> None:
+        self._call = call
+        self._finish = finish
+        self._started = time.perf_counter()
+        self.observations = observations
+        self.code = Code.OK
+        self.message: betterproto.Message | None = None
+        self.reply: betterproto.Message | None = None
+        self.error: DiscoveryError | None = None
+        self.defect: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self._note(error)
+        self._finish(self._call, self, time.perf_counter() - self._started)
+        if self.defect is not None and self.error is not None:
+            raise self.error from self.defect
+
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, DiscoveryError):
+            self.code, self.error = error.code, error
+        elif isinstance(error, Exception):
+            self.code, self.defect = Code.INTERNAL, error
+            self.error = InternalError("internal error; the server's log has the details")
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self.code = _reason_for_cancellation(self._call)
 
 
 class Pipeline:
@@ -132,28 +182,46 @@ class Pipeline:
         self._handlers = handlers
         self._streams = streams or {}
         self._gate = gate
-        self._log = log
+        self._log = log.bind()  # a lazy logger would be looked up for each call
         self._observers = observers
         self._guards = guards
+        self._admitting = [guard for guard in guards if type(guard).admit is not Guard.admit]
+        self._allowing = [guard for guard in guards if type(guard).allow is not Guard.allow]
         self._witnesses = witnesses
 
-    async def unary(self, call: Call, receive: Receive) -> betterproto.Message:
+    def unary(self, call: Call, receive: Receive) -> Coroutine[Any, Any, betterproto.Message]:
         """Answer a call of one request and one reply. `receive` returns its message, or raises DiscoveryError.
 
         Raises:
             DiscoveryError: the call's outcome, for the adapter to translate. Nothing else is raised but cancellation.
         """
-        with self._accounted(call) as record, self._gate.admit():
+        return self._unary(call, receive, self._gate.admit())
+
+    def begin(self, call: Call, receive: Receive) -> Begun:
+        """Do as `unary` does, but at once, outside of any task, and up to where the call has to wait."""
+        visit = Visit(self._gate, None)
+        return Begun(self._unary(call, receive, visit), visit)
+
+    async def _unary(self, call: Call, receive: Receive, visit: Visit) -> betterproto.Message:
+        with self._accounted(call) as record, visit:
             handle = _find(self._handlers, call)
-            message = await self._let_in(call, record, receive)
-            record.reply = await handle(message, call)
-            return record.reply
+            for guard in self._admitting:
+                await guard.admit(call)
+            record.message = message = await receive()
+            for guard in self._allowing:
+                await guard.allow(call, message)
+            record.reply = reply = await handle(message, call)
+            return reply
 
     async def stream(self, call: Call, receive: Receive) -> AsyncGenerator[betterproto.Message]:
         """Answer a call of one request and many replies; see `unary`. Close the generator to end the call early."""
         with self._accounted(call) as record, self._gate.admit():
             handle = _find(self._streams, call)
-            message = await self._let_in(call, record, receive)
+            for guard in self._admitting:
+                await guard.admit(call)
+            record.message = message = await receive()
+            for guard in self._allowing:
+                await guard.allow(call, message)
             async with aclosing(handle(message, call)) as replies:
                 async for reply in replies:
                     for guard in self._guards:
@@ -164,35 +232,12 @@ class Pipeline:
 
     def refuse(self, call: Call, error: DiscoveryError) -> None:
         """Account for a call that its adapter could not even pass on."""
-        record = _Record(self._observations(call), error.code, error=error)
+        record = _Record(call, self._observations(call), self._finish)
+        record.code, record.error = error.code, error
         self._finish(call, record, seconds=0)
 
-    async def _let_in(self, call: Call, record: _Record, receive: Receive) -> betterproto.Message:
-        for guard in self._guards:
-            await guard.admit(call)
-        record.message = message = await receive()
-        for guard in self._guards:
-            await guard.allow(call, message)
-        return message
-
-    @contextmanager
-    def _accounted(self, call: Call) -> Iterator[_Record]:
-        """Account for the call when the block ends, and let no exception out that an adapter could not translate."""
-        record, started = _Record(self._observations(call)), time.perf_counter()
-        try:
-            yield record
-        except DiscoveryError as error:
-            record.code, record.error = error.code, error
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            record.code = _reason_for_cancellation(call)
-            raise
-        except Exception as error:
-            record.code, record.defect = Code.INTERNAL, error
-            record.error = InternalError("internal error; the server's log has the details")
-            raise record.error from error
-        finally:
-            self._finish(call, record, time.perf_counter() - started)
+    def _accounted(self, call: Call) -> _Record:
+        return _Record(call, self._observations(call), self._finish)
 
     def _observations(self, call: Call) -> Sequence[Observation]:
         """Begin to observe a call. Observers name things after paths, so those that clients make up are one."""

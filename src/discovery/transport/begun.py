@@ -1,0 +1,72 @@
+"""A call that is carried out at once, before there is a task for it, as far as that goes without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any
+
+import betterproto
+
+from discovery.errors import DiscoveryError
+from discovery.transport.drain import Visit
+
+
+class Begun:
+    """A call that was begun. On the memory store it is over already, unless it has to be refused slowly.
+
+    `reply` is its reply if it is over and went well, else None; `outcome` then is what else became of it.
+    """
+
+    __slots__ = ("_error", "_visit", "_waits_for", "_work", "reply")
+
+    def __init__(self, work: Coroutine[Any, Any, betterproto.Message], visit: Visit) -> None:
+        self._work = work
+        self._visit = visit
+        self._error: DiscoveryError | None = None
+        self.reply: betterproto.Message | None = None
+        try:
+            self._waits_for = work.send(None)
+        except StopIteration as end:
+            self.reply = end.value
+        except DiscoveryError as error:
+            self._error = error
+
+    async def outcome(self) -> betterproto.Message:
+        """Return the reply once it is there; call it once, from a task, which takes the call over.
+
+        Raises:
+            DiscoveryError: see Pipeline.unary.
+        """
+        if self.reply is not None:
+            return self.reply
+        if self._error is not None:
+            raise self._error
+        self._visit.task = asyncio.current_task()
+        return await _go_on(self._work, self._waits_for)
+
+    def abandon(self) -> None:
+        """Give the call up, if it is not over: nobody waits for its outcome."""
+        self._work.close()
+
+
+@coroutine
+def _go_on(
+    work: Coroutine[Any, Any, betterproto.Message], waits_for: object
+) -> Generator[object, Any, betterproto.Message]:
+    """Await a coroutine that has run already, up to where it waits for `waits_for`."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is for the coroutine to say what comes of that
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as end:
+        reply: betterproto.Message = end.value
+        return reply
