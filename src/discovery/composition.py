@@ -24,7 +24,7 @@ from discovery.metrics import Metrics
 from discovery.reloading import Reload
 from discovery.service import DiscoveryService
 from discovery.sideport import SidePort
-from discovery.stores import open_store, public_name
+from discovery.stores import never_waits, open_store, public_name
 from discovery.stores.base import OnceStore, RegistryStore
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections
@@ -126,8 +126,11 @@ class Composition:
             (*http_routes, *self._reflection.mounts()),
             self._settings.cors_origin,
         )
+        settings = self._settings
+        # A span belongs to the task that it was begun in, and what is begun at once may end in another.
+        fast = settings.fast_path and never_waits(settings.store) and self._tracing is None
         return make_listener(
-            surface, self._gate, self._connections, self._proxies, bounds, self._clock
+            surface, self._gate, self._connections, self._proxies, bounds, self._clock, fast=fast
         )
 
     def _make_pipeline(self) -> Pipeline:

@@ -62,6 +62,8 @@ class ServerSettings(BaseModel):
     """How long a client may pause within a request, or take for a TLS handshake or headers."""
     stale_lookups: Annotated[int, Field(strict=True, ge=0, le=_THIRTY_DAYS)] = 0
     """While the store is away, answer lookups with what was read up to so long ago; 0: never."""
+    fast_path: bool = True
+    """Whether calls that need not wait are answered past most of the protocol's machinery, in the same pipeline."""
     auth: Literal["off", "keys"] = "off"
     """`keys`: whoever calls needs an API key of `keys_file`."""
     keys_file: Path | None = None

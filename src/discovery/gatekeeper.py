@@ -106,16 +106,19 @@ class Gatekeeper:
 
     def _make_guards(self) -> Sequence[Guard]:
         limiter = self._make_limiter()
-        guards: list[Guard] = [AddressLimits(limiter), MisplacedKeys()]
+        first, last = ([AddressLimits(limiter)], [NameLimits(limiter)]) if limiter else ([], [])
+        guards: list[Guard] = [*first, MisplacedKeys()]
         if self._keys is not None:
             guards.append(KeyGuard(self._keys, self._clock))
         if self._settings.ownership == "proof":
             guards.append(ProofGuard(self._make_verifier()))
-        return (*guards, NameLimits(limiter))
+        return (*guards, *last)
 
-    def _make_limiter(self) -> Limiter:
+    def _make_limiter(self) -> Limiter | None:
         settings, clock = self._settings, self._clock
         rules = parse_rules(settings.rate_limit)
+        if not rules:
+            return None
         own = RateLimiter(rules, lambda rule: MemoryMeter(rule.rate, clock))
         if self._shared is None:
             return own

@@ -7,7 +7,7 @@ only then the rates of the mesh and the key, so that nobody uses up what is not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from discovery._gen.coral.discovery import v1 as pb
 from discovery.auth import ApiKey, KeysFile, Role, bearer
 from discovery.clock import Clock
 from discovery.errors import (
-    InvalidFieldError,
     PermissionDeniedError,
     RateLimitedError,
     UnauthenticatedError,
@@ -26,6 +25,7 @@ from discovery.errors import (
 from discovery.models import Registration, site_of
 from discovery.proof import CHALLENGE_HEADER, Method, Verifier
 from discovery.ratelimits import Limiter
+from discovery.remembered import Remembered
 from discovery.transport import agent_codec, codec
 from discovery.transport.calming import Turns
 from discovery.transport.pipeline import Call, Guard
@@ -78,6 +78,9 @@ class AddressLimits(Guard):
 class MisplacedKeys(Guard):
     """Refuses an API key where something else belongs that is in logs, in errors or in what administrators see."""
 
+    def __init__(self) -> None:
+        self._violations = Remembered(_misplaced_keys)
+
     async def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
 
@@ -85,11 +88,14 @@ class MisplacedKeys(Guard):
             InvalidFieldError: there is one.
         """
         del call
-        texts = {name: getattr(message, name, "") for name in _SHOWN}
-        texts["endpoints"] = " ".join(getattr(message, "endpoints", ()))
-        if misplaced := [name for name, text in texts.items() if holds_secret(text)]:
-            why = "this is an API key, which does not belong here"
-            raise InvalidFieldError(tuple(Violation(name, why) for name in misplaced))
+        require(self._violations(message))
+
+
+def _misplaced_keys(message: betterproto.Message) -> Sequence[Violation]:
+    texts = {name: getattr(message, name, "") for name in _SHOWN}
+    texts["endpoints"] = " ".join(getattr(message, "endpoints", ()))
+    why = "this is an API key, which does not belong here"
+    return tuple(Violation(name, why) for name, text in texts.items() if holds_secret(text))
 
 
 class NameLimits(Guard):

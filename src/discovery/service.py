@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from discovery.clock import MICROSECONDS, Clock
-from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError
+from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError, Violation
 from discovery.models import (
     NOBODY,
     Caller,
@@ -23,6 +23,7 @@ from discovery.models import (
     refresh_after,
 )
 from discovery.paging import LARGEST_PAGE, check_page, make_token, read_token
+from discovery.remembered import Remembered
 from discovery.stale import LastRead
 from discovery.stores.base import NO_TERMS, Listener, RegistryStore
 from discovery.validation import (
@@ -32,6 +33,7 @@ from discovery.validation import (
     check_pubkey,
     check_registration,
     require,
+    require_id,
 )
 from discovery.watch import WatchHub
 
@@ -66,6 +68,9 @@ class DiscoveryService:
         self._spread = spread
         self._terms = terms
         self._started = clock.now()
+        # A heartbeat's registration is mostly the very object of the one before: see rpcs.
+        self._check_colony = Remembered(_checked_by(check_registration))
+        self._check_agent = Remembered(_checked_by(check_agent_registration))
 
     async def register_colony(
         self, registration: Registration, address: str | None, caller: Caller = NOBODY
@@ -77,7 +82,7 @@ class DiscoveryService:
             MeshReservedError: the mesh is reserved for another key.
             QuotaError: as many as may be are registered.
         """
-        require(check_registration(registration))
+        require(self._check_colony(registration))
         return await self._register(registration, address, caller)
 
     async def lookup_colony(self, mesh_id: str) -> Found:
@@ -86,7 +91,7 @@ class DiscoveryService:
         Raises:
             NotRegisteredError: there is none.
         """
-        require(check_id("mesh_id", mesh_id))
+        require_id("mesh_id", mesh_id)
         return await self._lookup(mesh_id, "")
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
@@ -120,7 +125,7 @@ class DiscoveryService:
             MeshReservedError: it is reserved for another key.
             QuotaError: as many as may be are registered.
         """
-        require(check_agent_registration(registration))
+        require(self._check_agent(registration))
         return await self._register(registration, address, caller)
 
     async def lookup_agent(self, mesh_id: str, agent_id: str) -> Found:
@@ -198,7 +203,7 @@ class DiscoveryService:
         self, registration: Registration, address: str | None, caller: Caller
     ) -> Registered:
         now, terms = self._clock.now(), self._terms
-        if caller != NOBODY:
+        if caller.key_name or caller.old_pubkey:
             terms = replace(terms, owner=caller.key_name, old_pubkey=caller.old_pubkey)
         grant = await self._store.register(registration, ttl=self._ttl, now=now, terms=terms)
         name = lease_name(registration.mesh_id, registration.agent_id)
@@ -229,3 +234,9 @@ class DiscoveryService:
         removed = await self._store.deregister(mesh_id, pubkey, agent_id=agent_id, now=now)
         self._last_read.note(lease_name(mesh_id, agent_id), None, now)
         return removed
+
+
+def _checked_by(
+    check: Callable[[Registration], Iterable[Violation]],
+) -> Callable[[Registration], Sequence[Violation]]:
+    return lambda registration: tuple(check(registration))

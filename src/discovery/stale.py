@@ -22,8 +22,10 @@ class LastRead:
 
     def note(self, mesh_id: str, lease: Lease | None, now: Instant) -> None:
         """Remember what the store said; None is that there is no lease."""
+        if not self._longest_us:
+            return
         self._read.pop(mesh_id, None)
-        if lease is None or not self._longest_us:
+        if lease is None:
             return
         self._read[mesh_id] = (lease, now.monotonic_us)
         if len(self._read) > self._room:

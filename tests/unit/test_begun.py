@@ -75,7 +75,8 @@ async def test_a_call_that_waits_goes_on_in_the_task_that_asks_for_its_outcome(
         for _ in range(pauses):
             await asyncio.sleep(0)
         async with asyncio.timeout(60):  # needs a task
-            return REPLY
+            await asyncio.sleep(0)
+        return REPLY
 
     rig.act = act
     begun = rig.begin()

@@ -113,6 +113,9 @@ class _Histories:
         self._per_name = per_name
         self._by_name: OrderedDict[str, deque[tuple[int, Event]]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     def add(self, number: int, event: Event) -> None:
         name = lease_name(event.mesh_id, event.agent_id)
         self._by_name.setdefault(name, deque(maxlen=self._per_name)).append((number, event))
@@ -163,14 +166,17 @@ class EventLog:
 
     def witness(self, account: Account) -> None:
         """Take in a call that is over: what was refused."""
+        error = account.error
+        if error is None and not self._unproved:
+            return
         method = account.call.path.rpartition("/")[2]
         if method not in _MUTATIONS or account.code in _NOT_REFUSED:
             return
-        error = account.error
         if error is not None and error.reason == ProofRequiredError.reason:
             self._remember(self._told(Kind.REFUSED, account, error), self._unproved)
             return
-        self._unproved.forget(*_named(account.message), getattr(account.message, "pubkey", ""))
+        if self._unproved:
+            self._unproved.forget(*_named(account.message), getattr(account.message, "pubkey", ""))
         if error is not None:
             kind = Kind.CONFLICT if error.code is Code.ALREADY_EXISTS else Kind.REFUSED
             self._add(self._told(kind, account, error), self._refusals)

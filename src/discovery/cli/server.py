@@ -27,6 +27,8 @@ app = typer.Typer(
 def _option(name: str, text: str, metavar: str | None = None, **kwargs: Any) -> Any:  # noqa: ANN401 - as typer.Option
     """Return the option for the setting `name`, with its environment variable."""
     flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
+    if getattr(_DEFAULTS, name, None) is True:
+        flag = f"{flag}/{flag.replace('--', '--no-')}"
     return typer.Option(flag, envvar=variable, help=text, metavar=metavar, **kwargs)
 
 
@@ -120,6 +122,12 @@ def serve(
             "stale_lookups", "Age of answers given while the store is away; 0: none.", "SECONDS"
         ),
     ] = _DEFAULTS.stale_lookups,
+    fast_path: Annotated[
+        bool,
+        _option(
+            "fast_path", "Answer calls that repeat on a short path; off: to look for its faults."
+        ),
+    ] = _DEFAULTS.fast_path,
     auth: Annotated[
         Literal["off", "keys"],
         _option("auth", "keys: whoever calls needs an API key of --keys-file."),

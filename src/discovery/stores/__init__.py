@@ -17,7 +17,7 @@ def open_store(url: str, *, prefix: str = DEFAULT_PREFIX) -> RegistryStore:
     Raises:
         ConfigError: there is no such store, or the URL or the prefix cannot work.
     """
-    if url == "memory":
+    if never_waits(url):
         return MemoryStore()
     if url.startswith(("redis", "unix:")):
         from discovery.stores.redis import open_redis
@@ -27,6 +27,11 @@ def open_store(url: str, *, prefix: str = DEFAULT_PREFIX) -> RegistryStore:
         f"unknown store {public_name(url)!r}: use --store memory, redis://host:6379/0, rediss://, unix://,"
         " redis+sentinel:// or redis+cluster://"
     )
+
+
+def never_waits(url: str) -> bool:
+    """Return whether the store that `url` names answers without waiting for anything."""
+    return url == "memory"
 
 
 def public_name(url: str) -> str:

@@ -41,6 +41,10 @@ _HasObserved = (
 
 def encode(message: betterproto.Message) -> bytes:
     """Return the wire form of `message`."""
+    return messages.written(message, _encode)
+
+
+def _encode(message: betterproto.Message) -> bytes:
     try:
         return wire.write(message)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError):

@@ -35,6 +35,7 @@ from discovery.transport import codec, json_codec
 from discovery.transport.calming import HUSH
 from discovery.transport.http_errors import code_name, error_headers
 from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.repeats import read_again
 from discovery.transport.schema import Rpc, Servable, rpcs
 from discovery.transport.status import status_of
 
@@ -53,7 +54,7 @@ class _Unread:
 
     async def read(self) -> betterproto.Message:
         try:
-            return self.decode(self.data, self.message_type)
+            return read_again(self.data, self.message_type, self.decode)
         except MalformedMessageError as error:
             raise InvalidMessageError(error.message) from error
 

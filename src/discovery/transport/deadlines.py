@@ -16,7 +16,13 @@ _TIMEOUT = re.compile(
 
 
 def read_deadline(fields: Mapping[str, str]) -> float | None:
-    """Return the call's deadline, on `time.monotonic()`.
+    """Return the call's deadline, on `time.monotonic()`; see `read_timeout`."""
+    seconds = read_timeout(fields)
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def read_timeout(fields: Mapping[str, str]) -> float | None:
+    """Return how many seconds a call has, if its headers say so.
 
     Raises:
         InvalidMessageError: `grpc-timeout` is none.
@@ -27,7 +33,7 @@ def read_deadline(fields: Mapping[str, str]) -> float | None:
         return None
     if not _TIMEOUT.fullmatch(value):
         raise InvalidMessageError("grpc-timeout must be up to eight digits and a unit")
-    seconds = decode_timeout(value)
+    seconds: float = decode_timeout(value)
     if seconds <= 0:
         raise DeadlineExceededError("the deadline was over before the call began")
-    return time.monotonic() + seconds
+    return seconds

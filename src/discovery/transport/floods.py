@@ -146,6 +146,14 @@ class FloodGuard:
             self._account_for(piece)
             yield piece
 
+    def passed(self, stream: int, length: int) -> None:
+        """Account for a request of one HEADERS and one DATA frame of `length` that `h2` need not be fed."""
+        limits = self._limits
+        self._highest_stream = stream
+        self._frames.earn(limits.frames_per_request)
+        self._frames.tokens -= length < limits.tiny_data
+        self._resets.earn(limits.resets_per_request)
+
     def saw(self, event: Event) -> None:
         """Account for an event of `h2`, before it is acted on: a stream's reset, by the client or for what it sent.
 

@@ -16,6 +16,7 @@ from grpclib.encoding.base import GRPC_CONTENT_TYPE
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import decode_metadata, encode_grpc_message
+from grpclib.protocol import Peer
 from grpclib.protocol import Stream as Http2Stream
 from grpclib.server import Handler, Stream, request_handler
 
@@ -27,8 +28,9 @@ from discovery.errors import (
     UnimplementedError,
 )
 from discovery.transport.bounds import Bounds
-from discovery.transport.calming import hush, keep_hearing
+from discovery.transport.calming import Hush, hush, keep_hearing
 from discovery.transport.deadlines import read_deadline
+from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_unary import (
     MessageBuffer,
@@ -42,6 +44,7 @@ from discovery.transport.http2_asgi import Application, Http2Exchange, substitut
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.schema import Servable
+from discovery.transport.shortcut import Attempt, Recognised
 from discovery.transport.status import message_of, status_of
 
 GrpcStream = Stream[Any, Any]
@@ -77,6 +80,10 @@ class GrpcServing:
             for path, route in ours.items()
             if not route.cardinality.server_streaming
         }
+        self._beginners = {
+            path: Beginner(pipeline, path, ours[path].request_type, self._who)
+            for path in self._unary
+        }
         self._events = _DispatchServerEvents()
 
     def handler(self) -> Http2Handler:
@@ -88,6 +95,7 @@ class GrpcServing:
             self._bounds,
             self._refuse,
             self._unary,
+            self._beginners,
         )
 
     def _route(self, path: str, route: Route) -> Route:
@@ -124,11 +132,14 @@ class GrpcServing:
     def _call(
         self, path: str, stream: Http2Stream, metadata: Metadata, deadline: float | None
     ) -> Call:
-        peer = peer_address(stream.connection.get_peer())
-        address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
         transport = stream._transport  # noqa: SLF001 - grpclib has no other way to it
-        stop_hearing = partial(hush, transport) if address == peer else keep_hearing
+        address, stop_hearing = self._who(transport, metadata)
         return Call(path, "grpc", address, metadata, deadline, hush=stop_hearing)
+
+    def _who(self, transport: asyncio.Transport, metadata: Metadata) -> tuple[str | None, Hush]:
+        peer = peer_address(Peer(transport))
+        address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
+        return address, partial(hush, transport) if address == peer else keep_hearing
 
     def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
         self._pipeline.refuse(Call(headers.get(":path", ""), "grpc"), error)
@@ -145,10 +156,13 @@ class Http2Handler(Handler):
         bounds: Bounds,
         refuse: Callable[[Mapping[str, str], DiscoveryError], None],
         unary: Mapping[str, AnswerUnary],
+        beginners: Mapping[str, Beginner],
     ) -> None:
-        """What is in `unary` answers its path; the other `routes` are grpclib's to answer."""
+        """What is in `unary` answers its path, and can be begun by `beginners`; other `routes` grpclib answers."""
         super().__init__(dict(routes), MessageCodec(), StatusDetailsCodec(), events)
         self._unary = unary
+        self._beginners = beginners
+        self._expected: Attempt | None = None
         self._application = application
         self._bounds = bounds
         self._refuse = refuse
@@ -164,7 +178,11 @@ class Http2Handler(Handler):
         self.__gc_step__()
         acknowledge = partial(stream.connection.ack, cast("int", stream.id))
         fields = dict(headers)
-        if _GRPC.match(fields.get("content-type", "")):
+        if (attempt := self.expected()) is not None:
+            begun = cast("BegunCall", attempt)
+            stream.buffer = RequestBuffer(acknowledge, self._bounds, begun.call.deadline)
+            answer = self._conclude(stream, begun)
+        elif _GRPC.match(fields.get("content-type", "")):
             answer = self._answer_grpc(stream, headers, fields, acknowledge)
         else:
             body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
@@ -172,6 +190,36 @@ class Http2Handler(Handler):
         task = self.loop.create_task(answer)
         task.add_done_callback(lambda _task: release_stream())
         self._tasks[stream] = task
+
+    # -- What shortcut.Calls asks for -------------------------------------------------------------
+
+    def recognise(self, headers: HeaderList, transport: asyncio.Transport) -> Recognised | None:
+        """See Calls."""
+        fields = dict(headers)
+        beginner = self._beginners.get(fields.get(":path", ""))
+        if beginner is None or not is_grpc_request(fields):
+            return None
+        return beginner.recognise(headers, transport)
+
+    def expect(self, attempt: Attempt) -> None:
+        """See Calls."""
+        self._expected = attempt
+
+    def expected(self) -> Attempt | None:
+        """See Calls."""
+        attempt, self._expected = self._expected, None
+        return attempt
+
+    async def _conclude(self, stream: Http2Stream, begun: BegunCall) -> None:
+        exchange = UnaryExchange(stream, begun.message_type, self._bounds)
+
+        async def answer() -> None:
+            reply = await begun.begun.outcome()
+            await exchange.reply(reply, begun.call.reply_metadata)
+
+        await exchange.run(answer, begun.call.deadline)
+
+    # -- Streams ----------------------------------------------------------------------------------
 
     def _answer_grpc(
         self,

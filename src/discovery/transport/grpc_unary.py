@@ -8,13 +8,11 @@ whatever else may happen goes the way that grpclib has for it.
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import cast
 
 import betterproto
-from grpclib.const import Status
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
 from grpclib.metadata import encode_bin_value, encode_grpc_message, encode_metadata
 from grpclib.protocol import Peer, Stream
@@ -32,33 +30,19 @@ from discovery.errors import (
 from discovery.models import plain_address
 from discovery.transport import codec
 from discovery.transport.bounds import Bounds
+from discovery.transport.framing import END, PREFIX, START, framed_answer
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.http2 import RequestBuffer
+from discovery.transport.repeats import read_again
 from discovery.transport.status import message_of, status_of
 
-Headers = Sequence[tuple[str, str]]
-
 _CODEC = MessageCodec()
-_START: Headers = (
-    (":status", "200"),
-    ("content-type", f"{GRPC_CONTENT_TYPE}+{_CODEC.__content_subtype__}"),
-)
-_END: Headers = (("grpc-status", str(Status.OK.value)),)
-# The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
-_START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
-_END_BLOCK = b"\x00\x0bgrpc-status\x010"
-_DATA, _HEADERS = 0x0, 0x1
-_END_STREAM, _END_HEADERS = 0x1, 0x4
-_HEAD = struct.Struct(">IBI")
-"""A frame's length (24 bits) and type, its flags, and its stream: RFC 9113 section 4.1."""
 _STEPS = (
     StreamInputs.SEND_HEADERS,
     StreamInputs.SEND_DATA,
     StreamInputs.SEND_HEADERS,
     StreamInputs.SEND_END_STREAM,
 )
-_PREFIX = 5
-"""Bytes before each message: whether it is compressed, and its length."""
 
 
 def is_grpc_request(fields: Mapping[str, str]) -> bool:
@@ -103,14 +87,14 @@ class MessageBuffer(RequestBuffer):
     def take(self) -> bytes | None:
         """Return the request's message if it is all there, in one piece and not compressed; else None."""
         data = self._first
-        size = len(data) - _PREFIX
+        size = len(data) - PREFIX
         if not (self._eof and self._pieces == 1 and 0 <= size <= self._bounds.request_bytes):
             return None
-        if data[:_PREFIX] != size.to_bytes(_PREFIX, "big"):
+        if data[:PREFIX] != size.to_bytes(PREFIX, "big"):
             return None
         _, _, ack_size = self._unacked.get_nowait()
         self._ack_callback(ack_size)
-        return data[_PREFIX:]
+        return data[PREFIX:]
 
 
 class UnaryExchange:
@@ -143,20 +127,20 @@ class UnaryExchange:
         """Return the one message of the request; see `received`."""
         data = cast("MessageBuffer", self._stream.buffer).take()
         if data is not None:
-            return codec.decode(data, self._message_type)
+            return read_again(data, self._message_type, codec.decode)
         return await received(recv_message(self._stream, _CODEC, self._message_type))
 
     async def reply(self, message: betterproto.Message, metadata: Mapping[str, str]) -> None:
         """Send the answer, with `metadata` before it."""
         data = codec.encode(message)
-        data = len(data).to_bytes(_PREFIX, "big") + data
         if not metadata and self._send_at_once(data):
             return
+        data = len(data).to_bytes(PREFIX, "big") + data
         async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
-            await self._stream.send_headers([*_START, *encode_metadata(metadata)])
+            await self._stream.send_headers([*START, *encode_metadata(metadata)])
             self._started = True
             await self._stream.send_data(data)
-            await self._stream.send_headers(list(_END), end_stream=True)
+            await self._stream.send_headers(list(END), end_stream=True)
 
     def _send_at_once(self, data: bytes) -> bool:
         """Send the answer if nothing has to be waited for; return whether it was."""
@@ -169,8 +153,8 @@ class UnaryExchange:
         if not put_answer(h2, number, data):
             return False
         connection._transport.write(h2.data_to_send())  # noqa: SLF001
-        stream.data_sent += len(data)
-        connection.data_sent += len(data)
+        stream.data_sent += PREFIX + len(data)
+        connection.data_sent += PREFIX + len(data)
         connection.data_send_process()
         return True
 
@@ -185,7 +169,7 @@ class UnaryExchange:
             ("grpc-status-details-bin", details),
         )
         try:
-            await stream.send_headers([*(() if self._started else _START), *end], end_stream=True)
+            await stream.send_headers([*(() if self._started else START), *end], end_stream=True)
             if stream.closable:
                 stream.reset_nowait()
         except ProtocolError:
@@ -211,7 +195,7 @@ async def received(coming: Awaitable[betterproto.Message | None]) -> betterproto
     return message
 
 
-def put_answer(h2: H2Connection, number: int, data: bytes) -> bool:
+def put_answer(h2: H2Connection, number: int, message: bytes) -> bool:
     """Have `h2` send a whole answer on the stream `number`, if it can right now; return whether it can.
 
     It does what `send_headers`, `send_data` and `send_headers` once more do to the states and windows of the connection
@@ -221,7 +205,7 @@ def put_answer(h2: H2Connection, number: int, data: bytes) -> bool:
     Raises:
         ProtocolError: the connection or the stream is over, or its answer has begun.
     """
-    size = len(data)
+    size = PREFIX + len(message)
     room = min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
     if size > room or h2.encoder.header_table.resized:
         return False
@@ -231,18 +215,5 @@ def put_answer(h2: H2Connection, number: int, data: bytes) -> bool:
         stream.state_machine.process_input(step)
     stream.outbound_flow_control_window -= size
     h2.outbound_flow_control_window -= size
-    h2._data_to_send += b"".join(  # noqa: SLF001 - where all its frames wait
-        (
-            _head(len(_START_BLOCK), _HEADERS, _END_HEADERS, number),
-            _START_BLOCK,
-            _head(size, _DATA, 0, number),
-            data,
-            _head(len(_END_BLOCK), _HEADERS, _END_HEADERS | _END_STREAM, number),
-            _END_BLOCK,
-        )
-    )
+    h2._data_to_send += framed_answer(number, message)  # noqa: SLF001 - where all its frames wait
     return True
-
-
-def _head(size: int, kind: int, flags: int, stream: int) -> bytes:
-    return _HEAD.pack(size << 8 | kind, flags, stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from grpclib.config import Configuration
@@ -19,7 +19,7 @@ from grpclib.protocol import (
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import UnknownFrameReceived
+from h2.events import Event, RequestReceived, UnknownFrameReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
@@ -30,6 +30,7 @@ from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.floods import FloodGuard, bound_closed_streams, bound_header_table
 from discovery.transport.limits import Deadline
+from discovery.transport.shortcut import Attempt, Calls, Headers, ShortCut
 
 _log = logging.getLogger(__name__)
 
@@ -125,9 +126,17 @@ class Http2Connection(H2Protocol):
     speaks: Spoken = "http/2"
 
     def __init__(
-        self, handler: AbstractHandler, connections: Connections, bounds: Bounds, clock: Clock
+        self,
+        handler: AbstractHandler,
+        connections: Connections,
+        bounds: Bounds,
+        clock: Clock,
+        calls: Calls | None = None,
     ) -> None:
+        """Take the short cut for `calls`, if there are any to take it for."""
         super().__init__(handler, GRPC_CONFIG, H2_CONFIG)
+        self._calls = calls
+        self._short_cut: ShortCut | None = None
         self._connections = connections
         self._bounds = bounds
         self._guard = FloodGuard(clock, self._is_answered, bounds.floods())
@@ -147,6 +156,14 @@ class Http2Connection(H2Protocol):
             }
         )
         self.connection.flush()
+        if self._calls is not None:
+            self._short_cut = ShortCut(
+                self.connection,
+                self._guard,
+                self._calls,
+                self._take_over,
+                self._bounds.request_bytes,
+            )
         self._connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -158,25 +175,66 @@ class Http2Connection(H2Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes. A client that breaks the protocol, or floods it, is told so (GOAWAY) and disconnected."""
         try:
-            for piece in self._guard.pieces(data, self.connection.data_sent):
-                self._feed(piece)
+            if self._short_cut is None:
+                self._feed(data)
+            else:
+                self._feed_the_rest(data, self._short_cut)
         except ProtocolError as error:
             self._end(error.error_code, str(error))
         except UnicodeDecodeError:
             self._end(ErrorCodes.PROTOCOL_ERROR, "a header beyond ASCII")
         self._watch_for_stall()
 
-    def _feed(self, piece: bytes) -> None:
+    def _feed_the_rest(self, data: bytes, short_cut: ShortCut) -> None:
+        """Feed h2 with what the short cut leaves.
+
+        The short cut takes as many requests of one read as may be open at once: a client that has sent more before it
+        had any answer has broken that limit, and others are waiting.
+        """
+        at, left = 0, self._bounds.streams
+        while at < len(data):
+            upto = len(data)
+            if self.connection.write_ready.is_set() and not self._guard.unfinished:
+                at, taken = short_cut.take(data, at, left)
+                left -= taken
+                if taken:
+                    continue
+                upto = short_cut.until(data, at)
+            short_cut.fed(self._feed(data[at:upto]))
+            at = upto
+        if not self.connection.is_closing():
+            self.connection.flush()
+
+    def _take_over(self, attempt: Attempt, frames: bytes) -> None:
+        """Give h2 the frames of a call that was begun, and the stream that comes of them the call."""
+        calls = cast("Calls", self._calls)
+        calls.expect(attempt)
+        try:
+            self._feed(frames)
+        finally:
+            if (left := calls.expected()) is not None:
+                left.abandon()
+
+    def _feed(self, data: bytes) -> Headers | None:
+        """Feed h2, and act on what comes of it. Return the headers of the last request that has begun with it."""
+        headers = None
+        for piece in self._guard.pieces(data, self.connection.data_sent):
+            for event in self._events(piece):
+                self._guard.saw(event)
+                self.processor.process(event)
+                if isinstance(event, RequestReceived):
+                    headers = cast("Headers", event.headers)
+            if not self.connection.is_closing():
+                self.connection.flush()
+        return headers
+
+    def _events(self, piece: bytes) -> Sequence[Event]:
         if self.connection.is_closing():
-            return
+            return ()
         events = self.connection.feed(piece)
         bound_header_table(self._h2)
         self.connection.flush()
-        for event in events:
-            self._guard.saw(event)
-            self.processor.process(event)
-        if not self.connection.is_closing():
-            self.connection.flush()
+        return events
 
     def _is_answered(self, stream_id: int) -> bool:
         """Tell whether some of a stream's answer was sent; one that is gone from here has a handler that finished."""

@@ -29,6 +29,7 @@ from betterproto.lib.google.protobuf import FieldDescriptorProtoType as Type
 from discovery.errors import InvalidMessageError
 from discovery.transport import codec, json_values
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
+from discovery.transport.messages import written
 from discovery.transport.schema import descriptors
 from discovery.transport.wire import EPOCH
 
@@ -42,6 +43,10 @@ _GENERATED = "discovery._gen"
 
 def encode(message: betterproto.Message) -> bytes:
     """Return `message` in UTF-8, with lowerCamelCase names and without default values."""
+    return written(message, _encode)
+
+
+def _encode(message: betterproto.Message) -> bytes:
     return json.dumps(_write_message(message), ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -7,7 +7,7 @@ functions here do the same on the message's `__dict__`; the tests hold them to b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -39,6 +39,25 @@ def held_by(message: betterproto.Message) -> dict[str, Any]:
     """Return a message's attributes, past what betterproto does to get one."""
     held: dict[str, Any] = object.__getattribute__(message, "__dict__")
     return held
+
+
+_FOR_MANY = "_for_many"
+
+
+def for_many(message: M) -> M:
+    """Return `message`, from now on one that several are given and nobody changes: each codec writes it once."""
+    held_by(message)[_FOR_MANY] = {}
+    return message
+
+
+def written(message: betterproto.Message, write: Callable[[betterproto.Message], bytes]) -> bytes:
+    """Return `write(message)`, which is done once if the message is for many."""
+    known: dict[object, bytes] | None = held_by(message).get(_FOR_MANY)
+    if known is None:
+        return write(message)
+    if write not in known:
+        known[write] = write(message)
+    return known[write]
 
 
 @cache

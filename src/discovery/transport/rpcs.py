@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
+
+import betterproto
 
 from discovery._gen.coral.discovery import v1 as pb
 from discovery.models import Found, Lease
+from discovery.remembered import Remembered
 from discovery.service import DiscoveryService
-from discovery.transport import agent_codec, codec
+from discovery.transport import agent_codec, codec, messages
 from discovery.transport.pipeline import Call, Handle, HandleStream
+
+M = TypeVar("M", bound=betterproto.Message)
 
 STALENESS = "coral-staleness"
 """Tells how many seconds old an answer is that was given while the store was away."""
@@ -23,6 +28,12 @@ class DiscoveryRpcs:
 
     def __init__(self, service: DiscoveryService) -> None:
         self._service = service
+        # The same message is the same registration, which need not be validated again; a lease that many look up is
+        # one answer, which need not be written again.
+        self._colony_in = Remembered(codec.registration_from)
+        self._agent_in = Remembered(agent_codec.registration_from)
+        self._colony_out = Remembered(_for_many(codec.lookup_reply))
+        self._agent_out = Remembered(_for_many(agent_codec.lookup_reply))
 
     def handlers(self) -> Mapping[str, Handle]:
         """Return the handlers of the RPCs with one reply, by path."""
@@ -50,7 +61,7 @@ class DiscoveryRpcs:
         self, request: pb.RegisterColonyRequest, call: Call
     ) -> pb.RegisterColonyResponse:
         registered = await self._service.register_colony(
-            codec.registration_from(request), call.peer, call.caller
+            self._colony_in(request), call.peer, call.caller
         )
         return codec.register_reply(registered)
 
@@ -58,7 +69,7 @@ class DiscoveryRpcs:
         self, request: pb.LookupColonyRequest, call: Call
     ) -> pb.LookupColonyResponse:
         found = await self._service.lookup_colony(request.mesh_id)
-        return codec.lookup_reply(_noting_staleness(found, call))
+        return self._colony_out(_noting_staleness(found, call))
 
     async def _deregister_colony(
         self, request: pb.DeregisterColonyRequest, _call: Call
@@ -69,16 +80,16 @@ class DiscoveryRpcs:
     async def _register_agent(
         self, request: pb.RegisterAgentRequest, call: Call
     ) -> pb.RegisterAgentResponse:
-        registration = agent_codec.registration_from(request)
-        return agent_codec.register_reply(
-            await self._service.register_agent(registration, call.peer, call.caller)
+        registered = await self._service.register_agent(
+            self._agent_in(request), call.peer, call.caller
         )
+        return agent_codec.register_reply(registered)
 
     async def _lookup_agent(
         self, request: pb.LookupAgentRequest, call: Call
     ) -> pb.LookupAgentResponse:
         found = await self._service.lookup_agent(request.mesh_id, request.agent_id)
-        return agent_codec.lookup_reply(_noting_staleness(found, call))
+        return self._agent_out(_noting_staleness(found, call))
 
     async def _deregister_agent(
         self, request: pb.DeregisterAgentRequest, _call: Call
@@ -114,6 +125,10 @@ class DiscoveryRpcs:
         async with aclosing(watch) as events:
             async for event in events:
                 yield agent_codec.watch_reply(event)
+
+
+def _for_many(reply: Callable[[Lease], M]) -> Callable[[Lease], M]:
+    return lambda lease: messages.for_many(reply(lease))
 
 
 def _noting_staleness(found: Found, call: Call) -> Lease:

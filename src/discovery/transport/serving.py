@@ -40,8 +40,13 @@ def make_listener(
     proxies: TrustedProxies,
     bounds: Bounds,
     clock: Clock,
+    *,
+    fast: bool = False,
 ) -> Listener:
-    """Return what serves `surface` on the connections that it accepts."""
+    """Return what serves `surface` on the connections that it accepts.
+
+    What is `fast` takes short cuts for calls that mostly need not wait for anything.
+    """
     pipeline, service = surface.pipeline, surface.service
     connect = ConnectApplication(pipeline, bounds.request_bytes, service)
     application = http_application(
@@ -49,10 +54,15 @@ def make_listener(
     )
     http1 = Http1Serving(application, connections, bounds)
     grpc = GrpcServing(pipeline, application, proxies, bounds, surface.grpc_routes, service)
+
+    def http2() -> Http2Connection:
+        handler = grpc.handler()
+        return Http2Connection(handler, connections, bounds, clock, handler if fast else None)
+
     return Listener(
         gate,
         connections,
-        http2=lambda: Http2Connection(grpc.handler(), connections, bounds, clock),
+        http2=http2,
         http1=http1.connection,
         patience=bounds.request_seconds,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import betterproto
@@ -102,9 +102,8 @@ def _tag(number: int, wire_type: int) -> bytes:
     return _varint(number << 3 | wire_type)
 
 
+@lru_cache(maxsize=1024)  # most are those of the call before: revisions, seconds, ports
 def _varint(number: int) -> bytes:
-    if number < len(_SHORT):
-        return _SHORT[number]
     encoded = bytearray()
     while number >= len(_SHORT):
         encoded.append(number & 0x7F | 0x80)

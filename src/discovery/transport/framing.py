@@ -1,0 +1,42 @@
+"""HTTP/2 frames of a unary gRPC answer, written at once: RFC 9113 section 4.1, and gRPC's protocol over HTTP/2."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from grpclib.const import Status
+from grpclib.encoding.base import GRPC_CONTENT_TYPE
+
+from discovery.transport.grpc_codec import MessageCodec
+
+DATA, HEADERS = 0x0, 0x1
+END_STREAM, END_HEADERS = 0x1, 0x4
+HEAD = struct.Struct(">IBI")
+"""A frame's length (24 bits) and type, its flags, and its stream: RFC 9113 section 4.1."""
+
+START: Sequence[tuple[str, str]] = (
+    (":status", "200"),
+    ("content-type", f"{GRPC_CONTENT_TYPE}+{MessageCodec.__content_subtype__}"),
+)
+END: Sequence[tuple[str, str]] = (("grpc-status", str(Status.OK.value)),)
+# The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
+_START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
+_END_BLOCK = b"\x00\x0bgrpc-status\x010"
+
+_START = struct.Struct(f">IBI{len(_START_BLOCK)}sIBIBI")
+_END = struct.Struct(f">IBI{len(_END_BLOCK)}s")
+_START_KIND = len(_START_BLOCK) << 8 | HEADERS
+_END_KIND = len(_END_BLOCK) << 8 | HEADERS
+_LAST = END_HEADERS | END_STREAM
+
+PREFIX = 5
+"""Bytes before each message: whether it is compressed, and its length."""
+
+
+def framed_answer(stream: int, message: bytes) -> bytes:
+    """Return the frames that answer a call with one message and the status OK."""
+    size = len(message)
+    kind = size + PREFIX << 8 | DATA
+    start = _START.pack(_START_KIND, END_HEADERS, stream, _START_BLOCK, kind, 0, stream, 0, size)
+    return b"%b%b%b" % (start, message, _END.pack(_END_KIND, _LAST, stream, _END_BLOCK))

@@ -1,0 +1,79 @@
+"""Unary gRPC calls that are begun before there is a stream for them: what `shortcut` needs to know of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import betterproto
+from grpclib.metadata import decode_metadata
+
+from discovery.errors import DiscoveryError
+from discovery.transport import codec
+from discovery.transport.begun import Begun
+from discovery.transport.calming import Hush
+from discovery.transport.deadlines import read_timeout
+from discovery.transport.pipeline import Call, Pipeline, Receive
+from discovery.transport.repeats import read_again
+from discovery.transport.shortcut import Headers, Recognised
+
+Metadata = Mapping[str, str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class BegunCall:
+    """A call that was begun, and its message's type: see shortcut.Attempt."""
+
+    call: Call
+    begun: Begun
+    message_type: type[betterproto.Message]
+
+    @property
+    def answer(self) -> bytes | None:
+        """Its answer, if it is over and went well, and there is no metadata to send with it."""
+        reply = self.begun.reply
+        return None if reply is None or self.call.reply_metadata else codec.encode(reply)
+
+    def abandon(self) -> None:
+        """Give the call up."""
+        self.begun.abandon()
+
+
+@dataclass(frozen=True, slots=True)
+class Beginner:
+    """Begins the calls of one method: see shortcut.Calls."""
+
+    pipeline: Pipeline
+    path: str
+    message_type: type[betterproto.Message]
+    who: Callable[[asyncio.Transport, Metadata], tuple[str | None, Hush]]
+    """Says who calls over a connection with such metadata, and how to stop hearing them."""
+
+    def recognise(self, headers: Headers, transport: asyncio.Transport) -> Recognised | None:
+        """Return how to begin calls of this method with `headers`, which are those of a gRPC request."""
+        fields = dict(headers)
+        lengths = [value for name, value in headers if name == "content-length"]
+        try:
+            seconds = read_timeout(fields)
+            metadata = cast("Metadata", decode_metadata(headers))
+        except (DiscoveryError, ValueError):
+            return None
+        if len(lengths) > 1:
+            return None
+        address, hush = self.who(transport, metadata)
+
+        def begin(data: bytes) -> BegunCall:
+            deadline = None if seconds is None else time.monotonic() + seconds
+            call = Call(self.path, "grpc", address, metadata, deadline, hush=hush)
+            return BegunCall(call, self.pipeline.begin(call, receive(data)), self.message_type)
+
+        def receive(data: bytes) -> Receive:
+            async def read() -> betterproto.Message:
+                return read_again(data, self.message_type, codec.decode)
+
+            return read
+
+        return Recognised(begin, int(lengths[0]) if lengths else None)

@@ -1,0 +1,38 @@
+"""What repeats: most heartbeats and lookups are, byte for byte, calls that were made before.
+
+So what was read from such bytes is remembered, and with it, because it is the same object again, what others have found
+out about it: see `Remembered`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import betterproto
+
+from discovery.ratelimits.recent import Recent
+
+M = TypeVar("M", bound=betterproto.Message)
+
+_ROOM = 4096
+_LONGEST = 1024
+"""Bytes of a message that is remembered, at most: with what is found out about them, all take some 20 MB."""
+
+_Key = tuple[Callable[..., betterproto.Message], type[betterproto.Message], bytes]
+_known: Recent[_Key, betterproto.Message] = Recent(_ROOM)
+
+
+def read_again(data: bytes, message_type: type[M], decode: Callable[[bytes, type[M]], M]) -> M:
+    """Return `decode(data, message_type)`, which may be what an earlier call returned: nobody may change it.
+
+    What `decode` raises is not remembered.
+    """
+    if len(data) > _LONGEST:
+        return decode(data, message_type)
+    key = (decode, message_type, data)
+    known = _known.get(key)
+    if known is None:
+        known = decode(data, message_type)
+        _known.put(key, known)
+    return cast("M", known)

@@ -1,0 +1,517 @@
+"""The short cut past h2 is held to h2: the same bytes to two connections, one with it and one without.
+
+Both have a server behind them that is the same. What they answer must mean the same to their clients, their h2 must
+know the same afterwards, and their pipelines must have seen the same calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import betterproto
+import pytest
+import structlog
+from hpack import Decoder, Encoder
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from discovery._gen.coral.discovery import v1 as pb
+from discovery.clock import Instant
+from discovery.errors import Code, NotRegisteredError
+from discovery.transport.bounds import Bounds
+from discovery.transport.connections import Connections
+from discovery.transport.drain import DrainGate
+from discovery.transport.grpc import GrpcServing
+from discovery.transport.http2 import Http2Connection
+from discovery.transport.pipeline import Account, Call, Pipeline
+from discovery.transport.proxies import TrustedProxies
+from discovery.transport.shortcut import ShortCut
+
+SERVICE = "/coral.discovery.v1.DiscoveryService"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
+BOUNDS = Bounds(streams=10, header_bytes=4096, request_bytes=2000, request_seconds=60)
+
+
+class StoppedClock:
+    def now(self) -> Instant:
+        return Instant(0, 0)
+
+
+class Pipe(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("203.0.113.9", 1)})
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed or not data
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def is_reading(self) -> bool:
+        return not self.closed
+
+
+@dataclass
+class Side:
+    """A connection, and what became of it."""
+
+    fast: bool
+    pipe: Pipe = field(default_factory=Pipe)
+    accounts: list[Account] = field(default_factory=list)
+    begun: int = 0
+
+    def __post_init__(self) -> None:
+        pipeline = Pipeline(
+            {f"{SERVICE}/LookupColony": self._look_up, f"{SERVICE}/Health": self._health},
+            DrainGate(),
+            structlog.get_logger(),
+            witnesses=[self.accounts.append],
+        )
+        begin = pipeline.begin
+
+        def count(*arguments: Any) -> Any:
+            self.begun += 1
+            return begin(*arguments)
+
+        pipeline.begin = count  # type: ignore[method-assign]
+        proxies = TrustedProxies()
+        handler = GrpcServing(pipeline, _no_application, proxies, BOUNDS, {}).handler()
+        self.connection = Http2Connection(
+            handler, Connections(), BOUNDS, StoppedClock(), handler if self.fast else None
+        )
+        self.connection.connection_made(self.pipe)
+
+    async def _look_up(
+        self, message: pb.LookupColonyRequest, call: Call
+    ) -> pb.LookupColonyResponse:
+        match message.mesh_id[:1]:
+            case "n":
+                raise NotRegisteredError(message.mesh_id)
+            case "d":
+                raise RuntimeError("a defect")
+            case "w":
+                await asyncio.sleep(0)
+            case "m":
+                call.reply_metadata["coral-staleness"] = "7"
+            case "l":
+                return pb.LookupColonyResponse(message.mesh_id, metadata={"k": "v" * 20_000})
+        return pb.LookupColonyResponse(message.mesh_id, revision=int(call.peer == "203.0.113.9"))
+
+    async def _health(self, message: betterproto.Message, call: Call) -> pb.HealthResponse:
+        del message, call
+        return pb.HealthResponse(status="ok")
+
+    async def feed(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            if not self.pipe.closed:
+                self.connection.data_received(chunk)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    @property
+    def _h2(self) -> Any:
+        return self.connection._h2
+
+    def knows(self) -> Mapping[str, object]:
+        """What h2 must know whichever way the bytes went. It looks after streams that are over when it opens others."""
+        h2 = self._h2
+        _open = h2.open_inbound_streams
+        window = h2._inbound_flow_control_window_manager
+        return {
+            "highest": h2.highest_inbound_stream_id,
+            "open": sorted(h2.streams),
+            "closed": {stream: by for stream, by in h2._closed_streams.items() if by is not None},
+            "inbound": (window.current_window_size, window._bytes_processed),
+            "outbound": h2.outbound_flow_control_window,
+            "state": h2.state_machine.state,
+            "decoder": list(h2.decoder.header_table.dynamic_entries),
+            "sent": self.connection.connection.data_sent,
+            "guard": self.connection._guard._highest_stream,
+        }
+
+    def said(self) -> Mapping[str, object]:
+        """What a client understands: of each stream its headers, data and end; of the connection the rest."""
+        streams: dict[int, list[object]] = {}
+        connection: list[object] = []
+        window = 0
+        decoder = Decoder()
+        for frame in _frames(self.pipe.written):
+            of_stream = streams.setdefault(frame.stream_id, [])
+            end = "END_STREAM" in frame.flags
+            match frame:
+                case HeadersFrame():
+                    of_stream.append((sorted(decoder.decode(frame.data)), end))
+                case DataFrame():
+                    if of_stream and isinstance(of_stream[-1], bytes):
+                        of_stream[-1] += frame.data
+                    else:
+                        of_stream.append(frame.data)
+                    of_stream.extend(["end"] * end)
+                case RstStreamFrame():
+                    of_stream.append(("reset", frame.error_code))
+                case WindowUpdateFrame(stream_id=0):
+                    window += frame.window_increment
+                case WindowUpdateFrame():
+                    pass  # for a stream that may be over by then
+                case GoAwayFrame():
+                    connection.append(("goaway", frame.error_code, frame.last_stream_id))
+                case SettingsFrame() | PingFrame():
+                    connection.append((type(frame), sorted(frame.flags)))
+        closed = self.pipe.closed
+        return {"streams": streams, "connection": connection, "window": window, "closed": closed}
+
+    def saw(self) -> Sequence[object]:
+        """Return the calls that the pipeline saw. Those that were begun together may end in another order."""
+        seen = [
+            (account.call.path, account.call.peer, account.code, bytes(account.message or b""))
+            for account in self.accounts
+        ]
+        return sorted(seen, key=repr)
+
+
+async def _no_application(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _frames(data: bytes) -> Iterator[Frame]:
+    while data:
+        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
+        frame.parse_body(memoryview(data[9 : 9 + length]))
+        yield frame
+        data = data[9 + length :]
+
+
+# -- What a client may send -----------------------------------------------------------------------
+
+
+def one_by_one(script: Script) -> list[bytes]:
+    """Return what a script sends in a piece for each request, of which the client saw the answer before the next."""
+    pieces, sent = [PREFACE], script.sent[len(PREFACE) :]
+    while sent:
+        size = 9 + int.from_bytes(sent[:3], "big")
+        if sent[3] == HeadersFrame.type:
+            size += 9 + int.from_bytes(sent[size : size + 3], "big")
+        pieces.append(sent[:size])
+        sent = sent[size:]
+    return pieces
+
+
+@dataclass
+class Script:
+    """Builds what one client sends. Its encoder goes on whatever the server makes of it."""
+
+    encoder: Encoder = field(default_factory=Encoder)
+    stream: int = -1
+    sent: bytes = PREFACE
+
+    def add(self, *frames: Frame | bytes) -> None:
+        for frame in frames:
+            self.sent += frame if isinstance(frame, bytes) else frame.serialize()
+
+    def next_stream(self) -> int:
+        self.stream += 2
+        return self.stream
+
+    def headers(self, more: Sequence[tuple[str, str]] = (), path: str = "LookupColony") -> bytes:
+        fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", f"{SERVICE}/{path}"),
+            (":authority", "h"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            *more,
+        ]
+        return bytes(self.encoder.encode(fields))
+
+    def request(
+        self,
+        mesh_id: str = "a",
+        more: Sequence[tuple[str, str]] = (),
+        *,
+        path: str = "LookupColony",
+        stream: int | None = None,
+    ) -> tuple[Frame, Frame]:
+        number = self.next_stream() if stream is None else stream
+        head = HeadersFrame(number, self.headers(more, path), flags=["END_HEADERS"])
+        data = framed(bytes(pb.LookupColonyRequest(mesh_id)))
+        return head, DataFrame(number, data, flags=["END_STREAM"])
+
+
+def framed(message: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def plain(script: Script, times: int = 6) -> None:
+    for _ in range(times):
+        script.add(*script.request())
+
+
+async def compare(chunks: Sequence[bytes]) -> tuple[Side, Side]:
+    fast, general = Side(fast=True), Side(fast=False)
+    for side in (fast, general):
+        await side.feed(chunks)
+    assert general.begun == 0
+    assert fast.said() == general.said()
+    assert fast.saw() == general.saw()
+    assert fast.knows() == general.knows()
+    for side in (fast, general):
+        side.connection.connection_lost(None)
+        await side.feed([b""])
+    return fast, general
+
+
+async def test_requests_that_repeat_take_the_short_cut() -> None:
+    script = Script()
+    plain(script, 8)
+    fast, _ = await compare(one_by_one(script))
+    assert fast.begun == 5  # the first fills the table, the second is seen, the third is learned
+    assert [account.code for account in fast.accounts] == [Code.OK] * 8
+
+
+async def test_requests_of_which_all_headers_come_first_take_it_too() -> None:
+    script = Script()
+    plain(script, 3)
+    before = one_by_one(script)
+    script.sent = b""
+    pairs = [script.request(f"a{number}") for number in range(6)]
+    for head, _ in pairs:
+        script.add(head)
+    for _, data in reversed(pairs):
+        script.add(data)
+    fast, _ = await compare([*before, script.sent])
+    assert fast.begun == 6
+
+
+async def test_however_the_bytes_are_split_the_same_is_answered() -> None:
+    script = Script()
+    plain(script, 4)
+    script.add(PingFrame(0, b"12345678"), *script.request("n1"), *script.request("w"))
+    plain(script, 2)
+    for at in range(len(script.sent)):
+        await compare([script.sent[:at], script.sent[at:]])
+    await compare([script.sent[at : at + 1] for at in range(len(script.sent))])
+
+
+@pytest.mark.parametrize("mesh_id", ["n", "d", "w", "m", "l"])
+async def test_a_call_that_is_not_over_at_once_is_taken_over_and_not_made_twice(
+    mesh_id: str,
+) -> None:
+    script = Script()
+    plain(script)
+    script.add(*script.request(mesh_id), *script.request())
+    fast, _ = await compare(one_by_one(script))
+    assert fast.begun == 5
+    assert len(fast.accounts) == 8
+
+
+async def test_no_more_is_taken_at_once_than_may_be_open_at_once() -> None:
+    script = Script()
+    plain(script, 4)
+    before = one_by_one(script)
+    script.sent = b""
+    plain(script, 2 * BOUNDS.streams)
+    fast = Side(fast=True)
+    await fast.feed([*before, script.sent])
+    assert fast.begun == 1 + BOUNDS.streams
+    assert [account.code for account in fast.accounts] == [Code.OK] * (4 + 2 * BOUNDS.streams)
+
+
+async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
+    script = Script()
+    plain(script, 5)
+    *before, last = one_by_one(script)
+    fast, general = Side(fast=True), Side(fast=False)
+    for side in (fast, general):
+        await side.feed(before)
+        begun = side.begun
+        side.connection.pause_writing()
+        await side.feed([last])
+        assert side.begun == begun
+        side.connection.resume_writing()
+        await side.feed([b""])
+    assert fast.begun == 1
+    assert fast.said() == general.said()
+
+
+async def test_a_connection_that_remembers_many_blocks_forgets_the_oldest() -> None:
+    script = Script()
+    script.encoder.header_table_size = 0
+    for _ in range(3):
+        for number in range(40):
+            script.add(*script.request(more=[("user-agent", str(number))]))
+    fast, _ = await compare([script.sent[at : at + 500] for at in range(0, len(script.sent), 500)])
+    short_cut = fast.connection._short_cut
+    assert isinstance(short_cut, ShortCut)
+    assert len(short_cut._blocks) <= 32
+
+
+MESHES = st.sampled_from(["a", "b" * 60, "n", "d", "w", "m", "l", "a" * 1990])
+MORE = st.sampled_from(
+    [
+        (),
+        (("content-length", "8"),),
+        (("content-length", "9"),),
+        (("content-length", "8"), ("content-length", "8")),
+        (("grpc-timeout", "60S"),),
+        (("grpc-timeout", "0n"),),
+        (("grpc-timeout", "soon"),),
+        (("user-agent", "x"),),
+        (("x-bin", "!"),),
+        (("X-Upper", "1"),),
+        (("x-long", "y" * 1100),),
+    ]
+)
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Sequence[bytes]:
+    """What a client sends that mostly repeats itself, in pieces."""
+    script = Script()
+    script.encoder.huffman = draw(st.booleans())
+    if draw(st.booleans()):
+        script.encoder.header_table_size = 0
+    usual = draw(MORE)
+    for _ in range(draw(st.integers(0, 5))):
+        script.add(*script.request(more=usual))
+    for _ in range(draw(st.integers(1, 12))):
+        draw(st.sampled_from(ACTS))(script, draw, usual)
+    cuts = sorted(draw(st.sets(st.integers(1, len(script.sent)), max_size=4)))
+    return [
+        script.sent[start:end]
+        for start, end in zip([0, *cuts], [*cuts, len(script.sent)], strict=True)
+    ]
+
+
+def _usual(script: Script, draw: st.DrawFn, usual: Any) -> None:
+    script.add(*script.request(draw(MESHES), usual))
+
+
+def _group(script: Script, draw: st.DrawFn, usual: Any) -> None:
+    pairs = [script.request(draw(MESHES), usual) for _ in range(draw(st.integers(2, 6)))]
+    data = draw(st.permutations([data for _, data in pairs]))
+    script.add(*[head for head, _ in pairs], *data)
+
+
+def _other(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
+    path = draw(st.sampled_from(["LookupColony", "Health", "Nothing", "WatchColony"]))
+    script.add(*script.request(draw(MESHES), draw(MORE), path=path))
+
+
+def _bent(script: Script, draw: st.DrawFn, usual: Any) -> None:
+    """A request with something of its frames changed."""
+    stream = draw(
+        st.sampled_from([None, None, 1, 2, 3, 2**31 - 2, max(script.stream, 1), 2**31 - 1])
+    )
+    head, data = script.request(draw(MESHES), usual, stream=stream)
+    match draw(st.integers(0, 8)):
+        case 0:
+            data.flags.discard("END_STREAM")
+            script.add(head, data, DataFrame(data.stream_id, b"", flags=["END_STREAM"]))
+        case 1:
+            data.data = data.data[:-1]
+            script.add(head, data)
+        case 2:
+            data.data = b"\1" + data.data[1:]
+            script.add(head, data)
+        case 3:
+            data.data += b"more"
+            script.add(head, data)
+        case 4:
+            data.flags.add("PADDED")
+            data.pad_length = 3
+            script.add(head, data)
+        case 5:
+            head.flags.add("PRIORITY")
+            head.depends_on, head.stream_weight, head.exclusive = 0, 5, False
+            script.add(head, data)
+        case 6:
+            script.add(head, RstStreamFrame(head.stream_id, 8))
+        case 7:
+            half = len(data.data) // 2
+            first = DataFrame(data.stream_id, data.data[:half])
+            data.data = data.data[half:]
+            script.add(head, first, data)
+        case 8:
+            data.data = framed(b"\xff" * 8)
+            script.add(head, data)
+
+
+def _late(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
+    """A frame for a stream that is over."""
+    stream = max(1, script.stream - 2 * draw(st.integers(0, 3)))
+    make = draw(
+        st.sampled_from(
+            [
+                lambda: RstStreamFrame(stream, 8),
+                lambda: DataFrame(stream, b"late"),
+                lambda: WindowUpdateFrame(stream, 100),
+                lambda: PriorityFrame(stream, 0, 5, exclusive=False),
+            ]
+        )
+    )
+    script.add(make())
+
+
+def _connection(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
+    """A frame about the connection."""
+    changed = draw(
+        st.sampled_from([{}, {1: 0}, {1: 4096}, {1: 100}, {4: 0}, {4: 40}, {4: 65535}, {5: 16384}])
+    )
+    make = draw(
+        st.sampled_from(
+            [
+                lambda: PingFrame(0, b"12345678"),
+                lambda: SettingsFrame(0, settings=changed),
+                lambda: SettingsFrame(0, flags=["ACK"]),
+                lambda: WindowUpdateFrame(0, 1000),
+                lambda: b"\0\0\1\xee\0\0\0\0\0x",
+                lambda: GoAwayFrame(0),
+                lambda: b"\0\0",
+            ]
+        )
+    )
+    script.add(make())
+
+
+def _table(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
+    """A change of the size of the client's table, which its next block begins with."""
+    script.encoder.header_table_size = draw(st.sampled_from([0, 60, 4096]))
+
+
+ACTS = (_usual, _usual, _usual, _group, _other, _bent, _late, _connection, _table)
+
+
+@given(scripts())
+@settings(deadline=None)
+def test_whatever_a_client_sends_both_ways_mean_the_same(chunks: Sequence[bytes]) -> None:
+    asyncio.run(_compare(chunks))
+
+
+async def _compare(chunks: Sequence[bytes]) -> None:
+    await compare(chunks)
