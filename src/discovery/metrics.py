@@ -12,19 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    Info,
-    Metric,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import Gauge, GCCollector, Info, PlatformCollector, ProcessCollector
 
 from discovery.errors import Code
+from discovery.series import Count, Counts, Registry, Spread
 from discovery.transport.pipeline import Call, Observation
 
 UNKNOWN = "unknown"
@@ -46,40 +37,18 @@ _BUCKETS = (
 )
 
 
-class Registry(CollectorRegistry):
-    """A registry without `_created` series: no Prometheus reads them by default, and they are a third of all."""
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield every metric: see CollectorRegistry."""
-        for metric in super().collect():
-            metric.samples = [
-                sample for sample in metric.samples if not sample.name.endswith("_created")
-            ]
-            yield metric
-
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        """Return a new counter."""
-        return Counter(_PREFIX + name, text, labels, registry=self)
-
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        """Return a new gauge."""
-        return Gauge(_PREFIX + name, text, labels, registry=self)
-
-    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        """Return a new histogram of seconds."""
-        return Histogram(_PREFIX + name, text, labels, registry=self, buckets=_BUCKETS)
-
-
 class Metrics:
     """Every metric of one server."""
 
     def __init__(self, version: str) -> None:
-        self.registry = Registry()
+        self.registry = Registry(_PREFIX)
         self.store = StoreMetrics(self.registry)
         self.undecided = self.registry.counter(
             "rate_limit_undecided_total", "Calls that the shared rate limits could not decide on."
+        ).labels()
+        self._connections = Gauge(
+            f"{_PREFIX}connections", "Open connections.", ["protocol"], registry=self.registry
         )
-        self._connections = self.registry.gauge("connections", "Open connections.", "protocol")
         build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=self.registry)
         build.info({"version": version})
         ProcessCollector(registry=self.registry)
@@ -110,7 +79,7 @@ class CallMetrics:
             "requests_in_flight", "Calls of one reply under way.", "method"
         )
         self._seconds = registry.histogram(
-            "request_duration_seconds", "How long calls of one reply took.", "method"
+            _BUCKETS, "request_duration_seconds", "How long calls of one reply took.", "method"
         )
         self._open = registry.gauge("watch_streams", "Watches under way.", "method")
         self._sent = registry.counter("watch_deliveries_total", "States sent to watches.", "method")
@@ -123,7 +92,7 @@ class CallMetrics:
     def started(self, call: Call) -> Observation:
         """Count a call that begins: see Observer."""
         observation = self._known.get((call.path, call.protocol), self._unknown)
-        observation.begin()
+        observation.under_way.number += 1
         return observation
 
     def _unary(self, path: str, protocol: str) -> _Unary:
@@ -137,58 +106,56 @@ class CallMetrics:
         return _Stream(self._open.labels(method), self._sent.labels(method), statuses)
 
 
-class _Statuses(dict[Code, Counter]):
-    """The counter of each status of one method over one protocol."""
+class _Statuses(dict[Code, Count]):
+    """How many calls of one method over one protocol had each status."""
 
-    def __init__(self, requests: Counter, method: str, protocol: str) -> None:
+    def __init__(self, requests: Counts, method: str, protocol: str) -> None:
         super().__init__()
         self._bind = partial(requests.labels, method, protocol)
         for code in (Code.OK, *_ALERTS):
             self[code] = self._bind(code.name)
 
-    def __missing__(self, code: Code) -> Counter:
-        counter = self[code] = self._bind(code.name)
-        return counter
+    def __missing__(self, code: Code) -> Count:
+        count = self[code] = self._bind(code.name)
+        return count
 
 
 class _Unary:
     """The Observation of every call of a method with one reply, over one protocol."""
 
-    def __init__(self, in_flight: Gauge, seconds: Histogram, statuses: _Statuses) -> None:
-        self._in_flight = in_flight
+    __slots__ = ("_seconds", "_statuses", "under_way")
+
+    def __init__(self, under_way: Count, seconds: Spread, statuses: _Statuses) -> None:
+        self.under_way = under_way
         self._seconds = seconds
         self._statuses = statuses
-
-    def begin(self) -> None:
-        self._in_flight.inc()
 
     def delivered(self) -> None:
         """See Observation. One reply is no delivery of a watch."""
 
     def finished(self, code: Code, seconds: float) -> None:
-        self._in_flight.dec()
+        self.under_way.number -= 1
         self._seconds.observe(seconds)
-        self._statuses[code].inc()
+        self._statuses[code].number += 1
 
 
 class _Stream:
     """The same of a method with many replies. How long such a call lasts is its client's choice, and not observed."""
 
-    def __init__(self, streams: Gauge, sent: Counter, statuses: _Statuses) -> None:
-        self._streams = streams
+    __slots__ = ("_sent", "_statuses", "under_way")
+
+    def __init__(self, under_way: Count, sent: Count, statuses: _Statuses) -> None:
+        self.under_way = under_way
         self._sent = sent
         self._statuses = statuses
 
-    def begin(self) -> None:
-        self._streams.inc()
-
     def delivered(self) -> None:
-        self._sent.inc()
+        self._sent.number += 1
 
     def finished(self, code: Code, seconds: float) -> None:
         del seconds
-        self._streams.dec()
-        self._statuses[code].inc()
+        self.under_way.number -= 1
+        self._statuses[code].number += 1
 
 
 # -- The store ------------------------------------------------------------------------------------
@@ -202,7 +169,10 @@ class StoreMetrics:
             "store_operations_total", "Store operations that are over.", "operation", "outcome"
         )
         seconds = registry.histogram(
-            "store_operation_duration_seconds", "How long store operations took.", "operation"
+            _BUCKETS,
+            "store_operation_duration_seconds",
+            "How long store operations took.",
+            "operation",
         )
         leases = registry.counter("leases_total", "What became of leases.", "event")
         lookups = registry.counter("lookups_total", "Lookups that the store answered.", "result")
@@ -211,18 +181,18 @@ class StoreMetrics:
         )
         self.leases = {event: leases.labels(event) for event in _LEASE_EVENTS}
         self.found, self.missed = lookups.labels("found"), lookups.labels("missed")
-        self._seconds = {name: seconds.labels(name) for name in _OPERATIONS}
         self._done = {
-            (name, outcome): done.labels(name, outcome)
+            (name, outcome): (done.labels(name, outcome), seconds.labels(name))
             for name in _OPERATIONS
             for outcome in _OUTCOMES
         }
 
     def done(self, operation: str, outcome: str, seconds: float) -> None:
         """Count an operation that is over."""
-        self._done[operation, outcome].inc()
-        self._seconds[operation].observe(seconds)
+        times, spread = self._done[operation, outcome]
+        times.number += 1
+        spread.observe(seconds)
 
     def counted(self, kind: str, number: int) -> None:
         """Take in how many live leases there are. Before the first count nobody knows, and there is no series."""
-        self._registrations.labels(kind).set(number)
+        self._registrations.labels(kind).number = number
