@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from discovery.errors import Code
 from discovery.transport.pipeline import Account
 
 _UNKNOWN = "unknown"
@@ -15,14 +15,20 @@ class Tally:
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Know the methods of `paths`."""
-        self._methods = {path: path.rpartition("/")[2] for path in paths}
-        self._counts: Counter[tuple[str, str]] = Counter()
+        methods = {path: path.rpartition("/")[2] for path in paths}
+        self._counts = {method: dict.fromkeys(Code, 0) for method in (*methods.values(), _UNKNOWN)}
+        self._known = {path: self._counts[method] for path, method in methods.items()}
+        self._unknown = self._counts[_UNKNOWN]
 
     def witness(self, account: Account) -> None:
         """Count a call that is over."""
-        method = self._methods.get(account.call.path, _UNKNOWN)
-        self._counts[method, account.code.name] += 1
+        self._known.get(account.call.path, self._unknown)[account.code] += 1
 
     def counts(self) -> Mapping[tuple[str, str], int]:
-        """Return how often each method had each status."""
-        return self._counts
+        """Return how often each method has had each status, those that it has had."""
+        return {
+            (method, code.name): number
+            for method, statuses in self._counts.items()
+            for code, number in statuses.items()
+            if number
+        }
