@@ -10,6 +10,7 @@ import enum
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -255,6 +256,7 @@ def site_of(address: str) -> str:
     return str(ipaddress.ip_network((plain, _IPV6_SITE), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def observed_endpoint(caller: str | None) -> Endpoint | None:
     """Return a caller's IP address as an endpoint, or None if it has no IP address (a unix socket).
 

@@ -103,6 +103,10 @@ class Side:
             handler, Connections(), BOUNDS, StoppedClock(), handler if self.fast else None
         )
         self.connection.connection_made(self.pipe)
+        self.pieces: list[bytes | None] = []
+        """What h2 was fed, or was spared, piece by piece; None is where answers were sent."""
+        if self.connection._short_cut is not None:
+            self._note_pieces(self.connection, self.connection._short_cut)
 
     async def _look_up(
         self, message: pb.LookupColonyRequest, call: Call
@@ -124,12 +128,33 @@ class Side:
         del message, call
         return pb.HealthResponse(status="ok")
 
-    async def feed(self, chunks: Sequence[bytes]) -> None:
-        for chunk in chunks:
-            if not self.pipe.closed:
-                self.connection.data_received(chunk)
-            for _ in range(20):
-                await asyncio.sleep(0)
+    def _note_pieces(self, connection: Any, short_cut: Any) -> None:
+        take, feed, taking = short_cut.take, connection._feed, [False]
+
+        def noting_take(data: bytes, at: int, most: int) -> tuple[int, int]:
+            taking[0] = True
+            end, taken = len(data), 1
+            try:
+                end, taken = take(data, at, most)
+            finally:
+                taking[0] = False
+                self.pieces.extend([data[at:end], None] * bool(taken))
+            return end, taken
+
+        def noting_feed(data: bytes) -> Any:
+            if not taking[0]:
+                self.pieces.append(data)
+            return feed(data)
+
+        short_cut.take, connection._feed = noting_take, noting_feed
+
+    async def feed(self, pieces: Sequence[bytes | None]) -> None:
+        for piece in pieces:
+            if piece is not None and not self.pipe.closed:
+                self.connection.data_received(piece)
+            if piece is None:
+                for _ in range(20):
+                    await asyncio.sleep(0)
 
     @property
     def _h2(self) -> Any:
@@ -209,15 +234,24 @@ def _frames(data: bytes) -> Iterator[Frame]:
 # -- What a client may send -----------------------------------------------------------------------
 
 
-def one_by_one(script: Script) -> list[bytes]:
-    """Return what a script sends in a piece for each request, of which the client saw the answer before the next."""
-    pieces, sent = [PREFACE], script.sent[len(PREFACE) :]
+def frames_of(sent: bytes) -> list[bytes]:
+    """Return what was sent in pieces of one frame, and what is left of a last one."""
+    pieces = []
     while sent:
         size = 9 + int.from_bytes(sent[:3], "big")
-        if sent[3] == HeadersFrame.type:
-            size += 9 + int.from_bytes(sent[size : size + 3], "big")
         pieces.append(sent[:size])
         sent = sent[size:]
+    return pieces
+
+
+def one_by_one(script: Script) -> list[bytes]:
+    """Return what a script sends in a piece for each request, of which the client saw the answer before the next."""
+    pieces = [PREFACE]
+    for frame in frames_of(script.sent[len(PREFACE) :]):
+        if frame[3] == DataFrame.type:
+            pieces[-1] += frame
+        else:
+            pieces.append(frame)
     return pieces
 
 
@@ -228,6 +262,8 @@ class Script:
     encoder: Encoder = field(default_factory=Encoder)
     stream: int = -1
     sent: bytes = PREFACE
+    pauses: set[int] = field(default_factory=set)
+    """Where the client waits for the answers."""
 
     def add(self, *frames: Frame | bytes) -> None:
         for frame in frames:
@@ -262,6 +298,9 @@ class Script:
         data = framed(bytes(pb.LookupColonyRequest(mesh_id)))
         return head, DataFrame(number, data, flags=["END_STREAM"])
 
+    def pause(self) -> None:
+        self.pauses.add(len(self.sent))
+
 
 def framed(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
@@ -273,17 +312,38 @@ def plain(script: Script, times: int = 6) -> None:
 
 
 async def compare(chunks: Sequence[bytes]) -> tuple[Side, Side]:
+    """Compare what becomes of `chunks` with what h2 makes of the same pieces.
+
+    When h2 is fed several frames of which one is broken, it forgets what came before that: so it is fed piece by piece
+    what the other was, and what the other was spared.
+    """
     fast, general = Side(fast=True), Side(fast=False)
-    for side in (fast, general):
-        await side.feed(chunks)
+    for chunk in chunks:
+        await fast.feed([chunk])
+        fast.pieces.append(None)
+        await fast.feed([None])
+    await general.feed(fast.pieces)
+    assert b"".join(filter(None, fast.pieces)) == b"".join(chunks) or fast.pipe.closed
     assert general.begun == 0
-    assert fast.said() == general.said()
-    assert fast.saw() == general.saw()
-    assert fast.knows() == general.knows()
+    if fast.pipe.closed:
+        compare_ends(fast.said(), general.said())
+    else:
+        assert fast.said() == general.said()
+        assert fast.saw() == general.saw()
+        assert fast.knows() == general.knows()
     for side in (fast, general):
         side.connection.connection_lost(None)
-        await side.feed([b""])
+        await side.feed([None])
     return fast, general
+
+
+def compare_ends(fast: Mapping[str, Any], general: Mapping[str, Any]) -> None:
+    """Compare the ends of two connections. Calls that were under way go with them, and which these are may differ."""
+    assert fast["connection"] == general["connection"]
+    assert fast["closed"] == general["closed"]
+    for stream in fast["streams"].keys() & general["streams"].keys():
+        said, also_said = fast["streams"][stream], general["streams"][stream]
+        assert said == also_said or not (said and also_said)
 
 
 async def test_requests_that_repeat_take_the_short_cut() -> None:
@@ -337,7 +397,8 @@ async def test_no_more_is_taken_at_once_than_may_be_open_at_once() -> None:
     script.sent = b""
     plain(script, 2 * BOUNDS.streams)
     fast = Side(fast=True)
-    await fast.feed([*before, script.sent])
+    for piece in (*before, script.sent):
+        await fast.feed([piece, None])
     assert fast.begun == 1 + BOUNDS.streams
     assert [account.code for account in fast.accounts] == [Code.OK] * (4 + 2 * BOUNDS.streams)
 
@@ -348,13 +409,14 @@ async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
     *before, last = one_by_one(script)
     fast, general = Side(fast=True), Side(fast=False)
     for side in (fast, general):
-        await side.feed(before)
+        for piece in before:
+            await side.feed([piece, None])
         begun = side.begun
         side.connection.pause_writing()
-        await side.feed([last])
+        await side.feed([last, None])
         assert side.begun == begun
         side.connection.resume_writing()
-        await side.feed([b""])
+        await side.feed([None])
     assert fast.begun == 1
     assert fast.said() == general.said()
 
@@ -399,13 +461,15 @@ def scripts(draw: st.DrawFn) -> Sequence[bytes]:
     usual = draw(MORE)
     for _ in range(draw(st.integers(0, 5))):
         script.add(*script.request(more=usual))
+    before, script.sent = one_by_one(script), b""
     for _ in range(draw(st.integers(1, 12))):
         draw(st.sampled_from(ACTS))(script, draw, usual)
-    cuts = sorted(draw(st.sets(st.integers(1, len(script.sent)), max_size=4)))
-    return [
-        script.sent[start:end]
-        for start, end in zip([0, *cuts], [*cuts, len(script.sent)], strict=True)
-    ]
+        if draw(st.booleans()):
+            script.pause()
+    anywhere = st.integers(0, len(script.sent))
+    cuts = sorted(draw(st.sets(anywhere, max_size=4)) | script.pauses)
+    ends = zip([0, *cuts], [*cuts, len(script.sent)], strict=True)
+    return [*before, *(script.sent[start:end] for start, end in ends)]
 
 
 def _usual(script: Script, draw: st.DrawFn, usual: Any) -> None:
@@ -464,6 +528,7 @@ def _bent(script: Script, draw: st.DrawFn, usual: Any) -> None:
 
 def _late(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
     """A frame for a stream that is over."""
+    script.pause()
     stream = max(1, script.stream - 2 * draw(st.integers(0, 3)))
     make = draw(
         st.sampled_from(
@@ -480,6 +545,7 @@ def _late(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
 
 def _connection(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
     """A frame about the connection."""
+    script.pause()
     changed = draw(
         st.sampled_from([{}, {1: 0}, {1: 4096}, {1: 100}, {4: 0}, {4: 40}, {4: 65535}, {5: 16384}])
     )

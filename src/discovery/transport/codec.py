@@ -19,8 +19,9 @@ from discovery.models import (
     Registration,
     WatchEvent,
 )
+from discovery.remembered import Remembered
 from discovery.transport import messages, wire
-from discovery.transport.messages import new
+from discovery.transport.messages import for_many, new
 from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
@@ -102,6 +103,7 @@ def register_request(registration: Registration) -> pb.RegisterColonyRequest:
 
 def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
     """Return the answer to a registration that succeeded; `registered_from` reads it back."""
+    observed = registered.observed_endpoint
     return new(
         pb.RegisterColonyResponse,
         success=True,
@@ -109,7 +111,7 @@ def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
         expires_at=to_datetime(registered.expires_at_us),
         refresh_after=registered.refresh_after,
         revision=registered.revision,
-        **_observed(registered.observed_endpoint),
+        **({} if observed is None else {"observed_endpoint": _endpoint_for_many(observed)}),
     )
 
 
@@ -207,6 +209,12 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         protocol=endpoint.protocol,
         via_relay=endpoint.via_relay,
     )
+
+
+_endpoint_for_many: Remembered[Endpoint, pb.Endpoint] = Remembered(
+    lambda endpoint: for_many(endpoint_message(endpoint))
+)
+"""`endpoint_message`, for where a client was seen: that is told with each of its heartbeats."""
 
 
 def observed_in(message: _HasObserved) -> Endpoint | None:

@@ -132,6 +132,11 @@ class FloodGuard:
         """Whether the client stopped in the middle of a frame, or of a request's headers."""
         return bool(self._skip or self._head or self._in_block)
 
+    @property
+    def awaited(self) -> int:
+        """How many bytes of what the client stopped in are known to come: of a frame, or of its head."""
+        return self._skip or (_HEAD - len(self._head) if self._head else 0)
+
     def pieces(self, data: bytes, sent: int) -> Iterator[bytes]:
         """Yield `data` in pieces to feed to `h2`, each accounted for.
 

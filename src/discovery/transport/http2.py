@@ -193,8 +193,11 @@ class Http2Connection(H2Protocol):
         """
         at, left = 0, self._bounds.streams
         while at < len(data):
-            upto = len(data)
-            if self.connection.write_ready.is_set() and not self._guard.unfinished:
+            if self._guard.unfinished:
+                upto = at + (self._guard.awaited or len(data))
+            elif not self.connection.write_ready.is_set():
+                upto = len(data)
+            else:
                 at, taken = short_cut.take(data, at, left)
                 left -= taken
                 if taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import betterproto
@@ -30,6 +31,7 @@ class DiscoveryRpcs:
         self._service = service
         # The same message is the same registration, which need not be validated again; a lease that many look up is
         # one answer, which need not be written again.
+        self._mesh_in = Remembered[pb.LookupColonyRequest, str](attrgetter("mesh_id"))
         self._colony_in = Remembered(codec.registration_from)
         self._agent_in = Remembered(agent_codec.registration_from)
         self._colony_out = Remembered(_for_many(codec.lookup_reply))
@@ -68,7 +70,7 @@ class DiscoveryRpcs:
     async def _lookup_colony(
         self, request: pb.LookupColonyRequest, call: Call
     ) -> pb.LookupColonyResponse:
-        found = await self._service.lookup_colony(request.mesh_id)
+        found = await self._service.lookup_colony(self._mesh_in(request))
         return self._colony_out(_noting_staleness(found, call))
 
     async def _deregister_colony(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import betterproto
 
-from discovery.transport.messages import UNSET, described, held_by, is_repeated
+from discovery.transport.messages import UNSET, described, held_by, is_repeated, written
 
 Write = Callable[[Any], bytes]
 
@@ -142,7 +142,7 @@ def _write_map(tag: bytes, key: Write, value: Write, values: Mapping[Any, Any]) 
 
 
 def _write_message(tag: bytes, message: betterproto.Message) -> bytes:
-    content = write(message)
+    content = written(message, write)
     return _sized(tag, content) if content or held_by(message)["_serialized_on_wire"] else b""
 
 
