@@ -42,12 +42,8 @@ _HasObserved = (
 
 def encode(message: betterproto.Message) -> bytes:
     """Return the wire form of `message`."""
-    return messages.written(message, _encode)
-
-
-def _encode(message: betterproto.Message) -> bytes:
     try:
-        return wire.write(message)
+        return messages.written(message, wire.write)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         return bytes(message)  # it knows every kind of field, and says what is wrong with a value
 

@@ -34,6 +34,7 @@ from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_unary import (
     MessageBuffer,
+    SpentBuffer,
     UnaryExchange,
     is_grpc_request,
     peer_address,
@@ -180,7 +181,7 @@ class Http2Handler(Handler):
         fields = dict(headers)
         if (attempt := self.expected()) is not None:
             begun = cast("BegunCall", attempt)
-            stream.buffer = RequestBuffer(acknowledge, self._bounds, begun.call.deadline)
+            stream.buffer = SpentBuffer(acknowledge, self._bounds, begun.call.deadline)
             answer = self._conclude(stream, begun)
         elif _GRPC.match(fields.get("content-type", "")):
             answer = self._answer_grpc(stream, headers, fields, acknowledge)

@@ -97,6 +97,15 @@ class MessageBuffer(RequestBuffer):
         return data[PREFIX:]
 
 
+class SpentBuffer(RequestBuffer):
+    """A RequestBuffer for what was read already: the client may send as much again."""
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        """Take in a DATA frame: see grpclib."""
+        del data
+        self._ack_callback(ack_size)
+
+
 class UnaryExchange:
     """One request and its answer."""
 
