@@ -7,11 +7,11 @@ and can go on from there.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 
+from discovery.bell import Bell
 from discovery.clock import Clock
 from discovery.errors import DiscoveryError
 from discovery.look import Look
@@ -30,7 +30,7 @@ class AgentSubscription:
         self._newest = 0
         self._held = False
         self._ending: DiscoveryError | None = None
-        self._wake = asyncio.Event()
+        self._bell = Bell()
 
     def offer(self, event: WatchEvent) -> None:
         """Add `event` to what is to read; an unread state of the same agent need not be read any more."""
@@ -41,7 +41,7 @@ class AgentSubscription:
         if late:
             self._unread = dict(sorted(self._unread.items(), key=lambda item: item[1].revision))
             self._newest = next(reversed(self._unread.values())).revision
-        self._wake.set()
+        self._bell.ring()
 
     def skip(self, revision: int) -> None:
         """Forget what is unread up to a revision: the reader has it."""
@@ -56,12 +56,12 @@ class AgentSubscription:
     def release(self) -> None:
         """Let everything be read again."""
         self._held = False
-        self._wake.set()
+        self._bell.ring()
 
     def close(self, ending: DiscoveryError) -> None:
         """End the reading with `ending`, at once."""
         self._ending = ending
-        self._wake.set()
+        self._bell.ring()
 
     def check(self) -> None:
         """Raise what `close` was given, if it was called.
@@ -82,8 +82,7 @@ class AgentSubscription:
             self.check()
             if self._unread and not self._held:
                 return self._unread.pop(next(iter(self._unread)))
-            self._wake.clear()
-            await self._wake.wait()
+            await self._bell.heard()
 
 
 class _Mesh:
@@ -213,7 +212,10 @@ class AgentHub:
             StoreUnavailableError: the store cannot tell the present state.
             DiscoveryError: what `close` was given.
         """
-        with self._subscribe(mesh_id) as (mesh, subscription):
+        mesh = self._meshes.setdefault(mesh_id, _Mesh(mesh_id, self._store, self._clock))
+        subscription = AgentSubscription()
+        mesh.subscriptions.add(subscription)
+        try:
             revision = await mesh.refresh()
             if revision == known_revision:
                 states = []
@@ -224,9 +226,15 @@ class AgentHub:
             for _, event in states:
                 subscription.check()
                 yield event
+            states.clear()  # the watch may last for days
             yield Synced(mesh_id, revision)
             while True:
                 yield await subscription.read()
+        finally:
+            mesh.subscriptions.discard(subscription)
+            if not mesh.subscriptions:
+                del self._meshes[mesh_id]
+                mesh.look.close()
 
     def changed(self, event: WatchEvent) -> None:
         """Take in the state of an agent, new or not."""
@@ -244,19 +252,6 @@ class AgentHub:
         for mesh in self._meshes.values():
             for subscription in mesh.subscriptions:
                 subscription.close(ending())
-
-    @contextmanager
-    def _subscribe(self, mesh_id: str) -> Iterator[tuple[_Mesh, AgentSubscription]]:
-        mesh = self._meshes.setdefault(mesh_id, _Mesh(mesh_id, self._store, self._clock))
-        subscription = AgentSubscription()
-        mesh.subscriptions.add(subscription)
-        try:
-            yield mesh, subscription
-        finally:
-            mesh.subscriptions.discard(subscription)
-            if not mesh.subscriptions:
-                del self._meshes[mesh_id]
-                mesh.look.close()
 
 
 def _end_us(event: WatchEvent) -> int:

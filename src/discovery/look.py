@@ -17,9 +17,12 @@ _LONGEST_WAIT = 1.0
 class Look:
     """One question, asked by one task at a time, and again if it was called for meanwhile."""
 
-    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
-        """Ask with `ask`. If it raises StoreUnavailableError, it is tried again soon."""
+    __slots__ = ("_about", "_again", "_ask", "_overdue", "_task", "_timer")
+
+    def __init__(self, ask: Callable[..., Awaitable[None]], *about: object) -> None:
+        """Ask with `ask`, which is given `about`. If it raises StoreUnavailableError, it is tried again soon."""
         self._ask = ask
+        self._about = about
         self._again = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -63,7 +66,7 @@ class Look:
         while self._again:
             self._again = False
             try:
-                await self._ask()
+                await self._ask(*self._about)
             except StoreUnavailableError:
                 self._after(_ASK_AGAIN)
                 return

@@ -35,7 +35,7 @@ from discovery.validation import (
     require,
     require_id,
 )
-from discovery.watch import WatchHub
+from discovery.watch import Subscription, WatchHub
 
 
 class DiscoveryService:
@@ -103,8 +103,8 @@ class DiscoveryService:
         require((*check_id("mesh_id", mesh_id), *check_pubkey(pubkey)))
         return await self._deregister(mesh_id, "", pubkey)
 
-    def watch_colony(self, mesh_id: str, after_revision: int) -> AsyncGenerator[WatchEvent]:
-        """Yield the state of `mesh_id` now, and whenever it changes. It ends only with an error.
+    def watch_colony(self, mesh_id: str, after_revision: int) -> Subscription:
+        """Return the state of `mesh_id` now, and whenever it changes. It ends only with an error.
 
         The present state is left out if its revision is `after_revision`. A reader that is slower than the changes is
         given the latest.

@@ -6,12 +6,11 @@ more, and whoever reads on always ends on the latest (promise 3 of the design).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import AsyncGenerator, Callable
+from typing import Self
 
 from discovery.agent_watch import AgentHub
+from discovery.bell import Bell
 from discovery.clock import Clock
 from discovery.errors import DiscoveryError
 from discovery.look import Look
@@ -20,15 +19,24 @@ from discovery.stores.base import Listener, RegistryStore
 
 
 class Subscription:
-    """The states of one mesh, for one reader."""
+    """The states of one mesh, for one reader: iterate over it, then close it.
 
-    def __init__(self, known_revision: int) -> None:
+    It does what a generator would, which takes three times as much while it waits.
+    """
+
+    __slots__ = ("_bell", "_ending", "_hub", "_known", "_newest", "_unread", "mesh_id", "topic")
+
+    def __init__(self, hub: WatchHub, mesh_id: str, known_revision: int) -> None:
         """Leave out the state whose revision is `known_revision`: the reader has it."""
+        self._hub = hub
+        self.mesh_id = mesh_id
+        self.topic: _Topic | None = None
+        """What it is told by, from its first reading to its end."""
         self._known = known_revision
         self._newest = -1
         self._unread: WatchEvent | None = None
         self._ending: DiscoveryError | None = None
-        self._wake = asyncio.Event()
+        self._bell = Bell()
 
     def offer(self, event: WatchEvent, *, certain: bool = False) -> None:
         """Make `event` the next state to read, unless it is known or a later one was offered before.
@@ -40,35 +48,49 @@ class Subscription:
         self._newest = event.revision
         # Only the very same revision is known: a lower one means that the store, or its clock, was set back.
         self._unread = None if event.revision == self._known else event
-        self._wake.set()
+        self._bell.ring()
 
-    def close(self, ending: DiscoveryError) -> None:
+    def end(self, ending: DiscoveryError) -> None:
         """End the reading with `ending`, at once."""
         self._ending = ending
-        self._wake.set()
+        self._bell.ring()
 
-    async def read(self) -> WatchEvent:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchEvent:
         """Return the latest state, when there is one that was not read.
 
         Raises:
-            DiscoveryError: what `close` was given.
+            StoreUnavailableError: the store cannot tell the present state.
+            DiscoveryError: what `end` was given.
         """
+        if self.topic is None:
+            await self._hub.join(self)
         while True:
             if self._ending is not None:
                 raise self._ending
             if (event := self._unread) is not None:
                 self._unread = None
                 return event
-            self._wake.clear()
-            await self._wake.wait()
+            await self._bell.heard()
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._hub.leave(self)
 
 
 class _Topic:
     """One watched mesh."""
 
-    def __init__(self, ask: Callable[[_Topic], Awaitable[None]]) -> None:
+    __slots__ = ("look", "newest", "subscriptions", "told")
+
+    look: Look
+
+    def __init__(self) -> None:
         self.subscriptions: set[Subscription] = set()
-        self.look = Look(partial(ask, self))
+        self.newest = -1
+        """The revision that everybody was offered last."""
         self.told = 0
         """How often a state came: tells whether one came while another was asked for."""
 
@@ -91,19 +113,12 @@ class WatchHub:
         colonies = sum(len(topic.subscriptions) for topic in self._topics.values())
         return colonies + self._agents.watching
 
-    async def watch(self, mesh_id: str, known_revision: int) -> AsyncGenerator[WatchEvent]:
-        """Yield the state of the colony of `mesh_id` now and whenever it changes, without end.
+    def watch(self, mesh_id: str, known_revision: int) -> Subscription:
+        """Return the state of the colony of `mesh_id` now and whenever it changes, without end.
 
         The present state is left out if its revision is `known_revision`.
-
-        Raises:
-            StoreUnavailableError: the store cannot tell the present state.
-            DiscoveryError: what `close` was given.
         """
-        with self._subscribe(mesh_id, known_revision) as subscription:
-            self.changed(await self._store.current(mesh_id, now=self._clock.now()))
-            while True:
-                yield await subscription.read()
+        return Subscription(self, mesh_id, known_revision)
 
     def watch_agents(
         self, mesh_id: str, known_revision: int
@@ -133,24 +148,40 @@ class WatchHub:
         """End everybody's watching, with an error of their own."""
         for topic in self._topics.values():
             for subscription in topic.subscriptions:
-                subscription.close(ending())
+                subscription.end(ending())
         self._agents.close(ending)
 
-    @contextmanager
-    def _subscribe(self, mesh_id: str, known_revision: int) -> Iterator[Subscription]:
-        subscription = Subscription(known_revision)
-        topic = self._topics.setdefault(mesh_id, _Topic(partial(self._look, mesh_id)))
+    async def join(self, subscription: Subscription) -> None:
+        """Tell a subscription the present state, and from then on each change."""
+        mesh_id = subscription.mesh_id
+        topic = self._topics.get(mesh_id)
+        if topic is None:
+            topic = self._topics[mesh_id] = _Topic()
+            topic.look = Look(self._look, mesh_id, topic)
+        subscription.topic = topic
         topic.subscriptions.add(subscription)
-        try:
-            yield subscription
-        finally:
-            topic.subscriptions.discard(subscription)
-            if not topic.subscriptions:
-                del self._topics[mesh_id]
-                topic.look.close()
+        event = await self._store.current(mesh_id, now=self._clock.now())
+        if event.revision == topic.newest:
+            topic.told += (
+                1  # the others have it: 10,000 that come at once shall not tell each other
+            )
+            subscription.offer(event)
+        else:
+            self.changed(event)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Tell a subscription nothing more. Idempotent."""
+        topic, subscription.topic = subscription.topic, None
+        if topic is None:
+            return
+        topic.subscriptions.discard(subscription)
+        if not topic.subscriptions:
+            del self._topics[subscription.mesh_id]
+            topic.look.close()
 
     def _spread(self, topic: _Topic, event: WatchEvent, *, certain: bool = False) -> None:
         """Tell the watchers; look again when the lease ends: no store reports renewals, nor each an expiry at once."""
+        topic.newest = event.revision
         for subscription in topic.subscriptions:
             subscription.offer(event, certain=certain)
         if event.lease is not None:

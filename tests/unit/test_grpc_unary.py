@@ -10,7 +10,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hpack import Decoder
 
-from discovery.transport import grpc_unary
+from discovery.transport import framing
 from discovery.transport.grpc_unary import is_grpc_request, put_answer
 
 START = [(":status", "200"), ("content-type", "application/grpc+proto")]
@@ -53,13 +53,13 @@ def meaning(events: list[Event]) -> list[str]:
     return [repr(event) for event in events if not isinstance(event, RemoteSettingsChanged)]
 
 
-@pytest.mark.parametrize("size", [0, 1, 5, 300, 16_384])
+@pytest.mark.parametrize("size", [0, 1, 5, 300, 16_379])
 def test_a_whole_answer_means_what_one_in_steps_does(size: int) -> None:
     whole, steps = Pair(), Pair()
-    data = bytes(size)
+    message = bytes(size)
 
-    assert put_answer(whole.server, 1, data)
-    stepwise(steps.server, 1, data)
+    assert put_answer(whole.server, 1, message)
+    stepwise(steps.server, 1, b"\0" + size.to_bytes(4, "big") + message)
 
     assert meaning(whole.heard()) == meaning(steps.heard())
     assert whole.server.outbound_flow_control_window == steps.server.outbound_flow_control_window
@@ -80,27 +80,27 @@ def test_answers_of_both_kinds_share_one_connection() -> None:
         assert isinstance(pair.heard()[-1], StreamEnded)
 
 
-@pytest.mark.parametrize("block", ["_START_BLOCK", "_END_BLOCK"])
+@pytest.mark.parametrize("block", ["START_BLOCK", "END_BLOCK"])
 def test_a_constant_block_says_the_same_and_leaves_the_table_alone(block: str) -> None:
     decoder = Decoder()
 
-    headers: list[Any] = list(decoder.decode(getattr(grpc_unary, block)))
+    headers: list[Any] = list(decoder.decode(getattr(framing, block)))
 
-    assert headers == (START if block == "_START_BLOCK" else END)
+    assert headers == (START if block == "START_BLOCK" else END)
     assert not decoder.header_table.dynamic_entries
 
 
 def test_an_answer_beyond_the_window_is_not_put() -> None:
     pair = Pair({SettingCodes.INITIAL_WINDOW_SIZE: 10})
 
-    assert not put_answer(pair.server, 1, bytes(11))
-    assert put_answer(pair.server, 1, bytes(10))
+    assert not put_answer(pair.server, 1, bytes(6))
+    assert put_answer(pair.server, 1, bytes(5))
 
 
 def test_an_answer_beyond_a_frame_is_not_put() -> None:
     pair = Pair({SettingCodes.INITIAL_WINDOW_SIZE: 100_000})
 
-    assert not put_answer(pair.server, 1, bytes(16_385))
+    assert not put_answer(pair.server, 1, bytes(16_380))
 
 
 def test_a_change_of_the_header_table_is_told_by_h2() -> None:

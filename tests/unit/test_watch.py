@@ -13,7 +13,7 @@ from discovery.clock import Instant
 from discovery.errors import DrainingError, StoreUnavailableError
 from discovery.models import Lease, WatchEvent
 from discovery.stores.base import Listener, RegistryStore
-from discovery.watch import WatchHub
+from discovery.watch import Subscription, WatchHub
 from tests.support import MESH, ManualClock, registration
 
 
@@ -145,6 +145,31 @@ async def test_a_store_that_is_away_is_asked_later_and_the_watch_goes_on(
 
         async with asyncio.timeout(10):
             assert (await anext(states)).revision == 9
+
+
+async def test_who_joins_is_told_and_does_not_tell_the_others_what_they_have(
+    store: TimedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[Subscription] = []
+    offer = Subscription.offer
+
+    def counting(self: Subscription, event: WatchEvent, *, certain: bool = False) -> None:
+        offered.append(self)
+        offer(self, event, certain=certain)
+
+    monkeypatch.setattr(Subscription, "offer", counting)
+    hub = watch_from(store)
+    watches = [hub.watch(MESH, 0) for _ in range(20)]
+
+    assert [(await anext(watch)).revision for watch in watches] == [1] * 20
+    assert offered == watches
+
+    store.truth = state(2)
+    late = hub.watch(MESH, 0)
+    assert (await anext(late)).revision == 2
+    assert [(await anext(watch)).revision for watch in watches] == [
+        2
+    ] * 20  # nobody had reported it
 
 
 async def test_nothing_is_left_when_the_last_watcher_goes(store: TimedStore) -> None:

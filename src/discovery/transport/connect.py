@@ -34,6 +34,7 @@ from discovery.models import plain_address
 from discovery.transport import codec, json_codec
 from discovery.transport.calming import HUSH
 from discovery.transport.http_errors import code_name, error_headers
+from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.repeats import read_again
 from discovery.transport.schema import Rpc, Servable, rpcs
@@ -75,8 +76,8 @@ class _Codec:
 
 
 _CODECS = (
-    _Codec("proto", codec.decode, codec.encode),
-    _Codec("json", json_codec.decode, json_codec.encode),
+    _Codec("proto", codec.decode, Once(codec.encode)),
+    _Codec("json", json_codec.decode, Once(json_codec.encode)),
 )
 
 

@@ -21,22 +21,27 @@ START: Sequence[tuple[str, str]] = (
 )
 END: Sequence[tuple[str, str]] = (("grpc-status", str(Status.OK.value)),)
 # The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
-_START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
-_END_BLOCK = b"\x00\x0bgrpc-status\x010"
+START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
+END_BLOCK = b"\x00\x0bgrpc-status\x010"
 
-_START = struct.Struct(f">IBI{len(_START_BLOCK)}sIBIBI")
-_END = struct.Struct(f">IBI{len(_END_BLOCK)}s")
-_START_KIND = len(_START_BLOCK) << 8 | HEADERS
-_END_KIND = len(_END_BLOCK) << 8 | HEADERS
+_START = struct.Struct(f">IBI{len(START_BLOCK)}sIBIBI")
+_END = struct.Struct(f">IBI{len(END_BLOCK)}s")
+_START_KIND = len(START_BLOCK) << 8 | HEADERS
+_END_KIND = len(END_BLOCK) << 8 | HEADERS
 _LAST = END_HEADERS | END_STREAM
 
 PREFIX = 5
 """Bytes before each message: whether it is compressed, and its length."""
 
 
+def frame_head(size: int, kind: int, flags: int, stream: int) -> bytes:
+    """Return what comes before `size` bytes of a frame."""
+    return HEAD.pack(size << 8 | kind, flags, stream)
+
+
 def framed_answer(stream: int, message: bytes) -> bytes:
     """Return the frames that answer a call with one message and the status OK."""
     size = len(message)
     kind = size + PREFIX << 8 | DATA
-    start = _START.pack(_START_KIND, END_HEADERS, stream, _START_BLOCK, kind, 0, stream, 0, size)
-    return b"%b%b%b" % (start, message, _END.pack(_END_KIND, _LAST, stream, _END_BLOCK))
+    start = _START.pack(_START_KIND, END_HEADERS, stream, START_BLOCK, kind, 0, stream, 0, size)
+    return b"%b%b%b" % (start, message, _END.pack(_END_KIND, _LAST, stream, END_BLOCK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -28,13 +28,14 @@ from discovery.errors import (
     UnimplementedError,
 )
 from discovery.transport.bounds import Bounds
-from discovery.transport.calming import Hush, hush, keep_hearing
+from discovery.transport.calming import ConnectionHush, Hush, keep_hearing
 from discovery.transport.deadlines import read_deadline
+from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
+from discovery.transport.grpc_request import MessageBuffer, SpentBuffer
+from discovery.transport.grpc_stream import Departures, StreamExchange
 from discovery.transport.grpc_unary import (
-    MessageBuffer,
-    SpentBuffer,
     UnaryExchange,
     is_grpc_request,
     peer_address,
@@ -52,8 +53,9 @@ GrpcStream = Stream[Any, Any]
 Routes = Mapping[str, Route]
 HeaderList = list[tuple[str, str]]
 Metadata = Mapping[str, str | bytes]
-AnswerUnary = Callable[[Http2Stream, Metadata], Coroutine[Any, Any, None]]
+Answer = Callable[[Http2Stream, Metadata], Coroutine[Any, Any, None]]
 
+_CODEC, _STATUS_DETAILS = MessageCodec(), StatusDetailsCodec()
 _GRPC = re.compile(re.escape(GRPC_CONTENT_TYPE) + r"(?![\w-])", re.ASCII)  # gRPC-Web is not gRPC
 
 
@@ -74,16 +76,21 @@ class GrpcServing:
         self._application = application
         self._proxies = proxies
         self._bounds = bounds
+        self._departures = Departures()
         ours = service().__mapping__()
-        self._routes = {**more_routes, **{path: self._route(path, ours[path]) for path in ours}}
-        self._unary = {
-            path: partial(self._answer, path, route.request_type)
+        self._routes = {**more_routes, **ours}
+        self._answers = {
+            path: partial(
+                self._stream if route.cardinality.server_streaming else self._answer,
+                path,
+                route.request_type,
+            )
             for path, route in ours.items()
-            if not route.cardinality.server_streaming
         }
         self._beginners = {
-            path: Beginner(pipeline, path, ours[path].request_type, self._who)
-            for path in self._unary
+            path: Beginner(pipeline, path, route.request_type, self._who)
+            for path, route in ours.items()
+            if not route.cardinality.server_streaming
         }
         self._events = _DispatchServerEvents()
 
@@ -95,14 +102,9 @@ class GrpcServing:
             self._application,
             self._bounds,
             self._refuse,
-            self._unary,
+            self._answers,
             self._beginners,
         )
-
-    def _route(self, path: str, route: Route) -> Route:
-        if not route.cardinality.server_streaming:
-            return route  # answered before grpclib looks at it
-        return route._replace(func=partial(self._stream, path))
 
     async def _answer(
         self,
@@ -121,14 +123,24 @@ class GrpcServing:
 
         await exchange.run(answer, deadline)
 
-    async def _stream(self, path: str, stream: GrpcStream) -> None:
-        deadline = request_buffer(stream).deadline
-        http2_stream = stream._stream  # noqa: SLF001 - grpclib has no other way to it
-        call = self._call(path, http2_stream, stream.metadata or {}, deadline)
-        replies = self._pipeline.stream(call, partial(receive_message, stream))
-        async with answering(deadline), aclosing(replies):
-            async for reply in replies:
-                await stream.send_message(reply)
+    def _stream(
+        self,
+        path: str,
+        message_type: type[betterproto.Message],
+        stream: Http2Stream,
+        metadata: Metadata,
+    ) -> Coroutine[Any, Any, None]:
+        deadline = cast("RequestBuffer", stream.buffer).deadline
+        call = self._call(path, stream, metadata, deadline)
+        exchange = StreamExchange(
+            stream,
+            message_type,
+            self._bounds,
+            pipeline=self._pipeline,
+            call=call,
+            departures=self._departures,
+        )
+        return exchange.run(exchange.answer, deadline)
 
     def _call(
         self, path: str, stream: Http2Stream, metadata: Metadata, deadline: float | None
@@ -140,13 +152,13 @@ class GrpcServing:
     def _who(self, transport: asyncio.Transport, metadata: Metadata) -> tuple[str | None, Hush]:
         peer = peer_address(Peer(transport))
         address = self._proxies.client(peer, cast("Mapping[str, str]", metadata))
-        return address, partial(hush, transport) if address == peer else keep_hearing
+        return address, ConnectionHush(transport) if address == peer else keep_hearing
 
     def _refuse(self, headers: Mapping[str, str], error: DiscoveryError) -> None:
         self._pipeline.refuse(Call(headers.get(":path", ""), "grpc"), error)
 
 
-class Http2Handler(Handler):
+class Http2Handler(Handler, StreamHandler):
     """One connection's streams: gRPC by its content type, and everything else to the HTTP application."""
 
     def __init__(
@@ -156,12 +168,12 @@ class Http2Handler(Handler):
         application: Application,
         bounds: Bounds,
         refuse: Callable[[Mapping[str, str], DiscoveryError], None],
-        unary: Mapping[str, AnswerUnary],
+        answers: Mapping[str, Answer],
         beginners: Mapping[str, Beginner],
     ) -> None:
-        """What is in `unary` answers its path, and can be begun by `beginners`; other `routes` grpclib answers."""
-        super().__init__(dict(routes), MessageCodec(), StatusDetailsCodec(), events)
-        self._unary = unary
+        """What is in `answers` answers its path, and some can be begun; the other `routes` are grpclib's to answer."""
+        super().__init__(cast("dict[str, Route]", routes), _CODEC, _STATUS_DETAILS, events)
+        self._answers = answers
         self._beginners = beginners
         self._expected: Attempt | None = None
         self._application = application
@@ -169,7 +181,7 @@ class Http2Handler(Handler):
         self._refuse = refuse
 
     def accept(
-        self, stream: Http2Stream, headers: HeaderList, release_stream: Callable[[], Any]
+        self, stream: Http2Stream, headers: HeaderList, release_stream: Callable[..., Any]
     ) -> None:
         """Take in a new stream: see grpclib.
 
@@ -189,8 +201,12 @@ class Http2Handler(Handler):
             body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
             answer = Http2Exchange(stream, headers, body).run(self._application)
         task = self.loop.create_task(answer)
-        task.add_done_callback(lambda _task: release_stream())
+        task.add_done_callback(release_stream)
         self._tasks[stream] = task
+
+    def forget(self, stream: Http2Stream) -> None:
+        """Drop a stream that is over: grpclib would keep it until the next ten calls."""
+        self._tasks.pop(stream, None)
 
     # -- What shortcut.Calls asks for -------------------------------------------------------------
 
@@ -240,7 +256,7 @@ class Http2Handler(Handler):
         except ValueError as error:
             unreadable = InvalidMessageError(f"a header cannot be read: {error}")
             return self._send_refusal(stream, fields, unreadable)
-        answer = self._unary.get(fields[":path"])
+        answer = self._answers.get(fields[":path"])
         if answer is not None and is_grpc_request(fields):
             stream.buffer = MessageBuffer(acknowledge, self._bounds, deadline)
             return answer(stream, metadata)

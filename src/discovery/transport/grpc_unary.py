@@ -32,7 +32,7 @@ from discovery.transport import codec
 from discovery.transport.bounds import Bounds
 from discovery.transport.framing import END, PREFIX, START, framed_answer
 from discovery.transport.grpc_codec import MessageCodec
-from discovery.transport.http2 import RequestBuffer
+from discovery.transport.grpc_request import MessageBuffer
 from discovery.transport.repeats import read_again
 from discovery.transport.status import message_of, status_of
 
@@ -66,44 +66,6 @@ def peer_address(peer: Peer) -> str | None:
 def _plain_address(address: str) -> str | None:
     """Return `plain_address`: every call of a connection asks for the same."""
     return plain_address(address)
-
-
-class MessageBuffer(RequestBuffer):
-    """A RequestBuffer that knows whether the request came in one piece."""
-
-    def __init__(
-        self, acknowledge: Callable[[int], None], bounds: Bounds, deadline: float | None
-    ) -> None:
-        super().__init__(acknowledge, bounds, deadline)
-        self._pieces = 0
-        self._first = b""
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        """Take in a DATA frame: see grpclib."""
-        super().add(data, ack_size)
-        self._first = self._first or data
-        self._pieces += bool(ack_size)
-
-    def take(self) -> bytes | None:
-        """Return the request's message if it is all there, in one piece and not compressed; else None."""
-        data = self._first
-        size = len(data) - PREFIX
-        if not (self._eof and self._pieces == 1 and 0 <= size <= self._bounds.request_bytes):
-            return None
-        if data[:PREFIX] != size.to_bytes(PREFIX, "big"):
-            return None
-        _, _, ack_size = self._unacked.get_nowait()
-        self._ack_callback(ack_size)
-        return data[PREFIX:]
-
-
-class SpentBuffer(RequestBuffer):
-    """A RequestBuffer for what was read already: the client may send as much again."""
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        """Take in a DATA frame: see grpclib."""
-        del data
-        self._ack_callback(ack_size)
 
 
 class UnaryExchange:

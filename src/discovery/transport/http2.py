@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import cast
 
 from grpclib.config import Configuration
 from grpclib.protocol import (
-    AbstractHandler,
+    AckedData,
     Buffer,
-    Connection,
-    EventsProcessor,
     H2Protocol,
-    Stream,
+    UnackedData,
 )
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import Event, RequestReceived, UnknownFrameReceived
+from h2.events import Event, RequestReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
@@ -29,6 +29,7 @@ from discovery.errors import DeadlineExceededError, TooLargeError
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.floods import FloodGuard, bound_closed_streams, bound_header_table
+from discovery.transport.frugal import FrugalConnection, FrugalH2, FrugalProcessor, StreamHandler
 from discovery.transport.limits import Deadline
 from discovery.transport.shortcut import Attempt, Calls, Headers, ShortCut
 
@@ -70,9 +71,19 @@ class RequestBuffer(Buffer):
         self, acknowledge: Callable[[int], None], bounds: Bounds, deadline: float | None
     ) -> None:
         """`acknowledge` opens the window again by a number of bytes; `deadline` is on `time.monotonic()`."""
-        super().__init__(acknowledge)
+        self._ack_callback = acknowledge
+        self._eof = False
+        self._acked_size = 0
         self._bounds = bounds
         self.deadline = deadline
+
+    @cached_property
+    def _unacked(self) -> asyncio.Queue[UnackedData]:  # type: ignore[override]
+        return asyncio.Queue()
+
+    @cached_property
+    def _acked(self) -> deque[AckedData]:  # type: ignore[override]
+        return deque()
 
     def add(self, data: bytes, ack_size: int) -> None:
         """Take in a DATA frame: see grpclib."""
@@ -97,37 +108,16 @@ class RequestBuffer(Buffer):
         return data
 
 
-class _Processor(EventsProcessor):
-    """grpclib's processor of h2's events, and a word when the last stream is over."""
-
-    def __init__(
-        self, handler: AbstractHandler, connection: Connection, on_idle: Callable[[], None]
-    ) -> None:
-        super().__init__(handler, connection)
-        self._on_idle = on_idle
-        # RFC 9113 section 5.5: unknown frames are ignored. grpclib raises, and asyncio would drop the connection.
-        self.processors[UnknownFrameReceived] = lambda _event: None
-
-    def register(self, stream: Stream) -> Callable[[], None]:
-        """Take in a new stream: see grpclib."""
-        release = super().register(stream)
-
-        def release_and_tell() -> None:
-            release()
-            if not self.streams:
-                self._on_idle()
-
-        return release_and_tell
-
-
 class Http2Connection(H2Protocol):
     """A client's connection, from its preface to its end."""
 
     speaks: Spoken = "http/2"
 
+    handler: StreamHandler
+
     def __init__(
         self,
-        handler: AbstractHandler,
+        handler: StreamHandler,
         connections: Connections,
         bounds: Bounds,
         clock: Clock,
@@ -144,13 +134,19 @@ class Http2Connection(H2Protocol):
         self._leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: see asyncio.Protocol."""
-        super().connection_made(transport)
+        """Begin: see asyncio.Protocol. grpclib does the same, with connections and streams that are larger."""
         self._transport = cast("asyncio.Transport", transport)
-        self.processor = _Processor(self.handler, self.connection, self._go_away_if_leaving)
-        bound_closed_streams(self._h2)
-        self._h2.update_settings(
+        h2 = FrugalH2(H2_CONFIG)
+        bound_closed_streams(h2)
+        self.connection = FrugalConnection(h2, self._transport, config=GRPC_CONFIG)
+        self.processor = FrugalProcessor(self.handler, self.connection, self._go_away_if_leaving)
+        h2.initiate_connection()
+        h2.increment_flow_control_window(
+            GRPC_CONFIG.http2_connection_window_size - h2.local_settings.initial_window_size
+        )
+        h2.update_settings(
             {
+                SettingCodes.INITIAL_WINDOW_SIZE: GRPC_CONFIG.http2_stream_window_size,
                 SettingCodes.MAX_CONCURRENT_STREAMS: self._bounds.streams,
                 SettingCodes.MAX_HEADER_LIST_SIZE: self._bounds.header_bytes,
             }
@@ -164,6 +160,7 @@ class Http2Connection(H2Protocol):
                 self._take_over,
                 self._bounds.request_bytes,
             )
+        self.connection.initialize()
         self._connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -11,13 +11,13 @@ import logging
 import time
 from collections.abc import (
     AsyncGenerator,
+    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -55,7 +55,21 @@ class Call:
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
 Handle = Callable[[betterproto.Message, Call], Awaitable[betterproto.Message]]
-HandleStream = Callable[[betterproto.Message, Call], AsyncGenerator[betterproto.Message]]
+
+
+class Replies(Protocol):
+    """What an RPC with many replies answers: a generator of them, or what can do the same."""
+
+    def __aiter__(self) -> AsyncIterator[betterproto.Message]:
+        """Iterate over the replies."""
+        ...
+
+    def aclose(self) -> Awaitable[object]:
+        """Make no more of them."""
+        ...
+
+
+HandleStream = Callable[[betterproto.Message, Call], Replies]
 
 
 H = TypeVar("H")
@@ -222,13 +236,17 @@ class Pipeline:
             record.message = message = await receive()
             for guard in self._allowing:
                 await guard.allow(call, message)
-            async with aclosing(handle(message, call)) as replies:
+            replies = handle(message, call)
+            try:
                 async for reply in replies:
                     for guard in self._guards:
                         guard.still_allow(call)
                     yield reply
                     for observation in record.observations:
                         observation.delivered()
+                    del reply  # the next one may be long in coming
+            finally:
+                await replies.aclose()
 
     def refuse(self, call: Call, error: DiscoveryError) -> None:
         """Account for a call that its adapter could not even pass on."""

@@ -22,6 +22,7 @@ from discovery._gen.coral.discovery.v1 import WatchColonyRequest
 from discovery.errors import Code, DiscoveryError, InvalidMessageError
 from discovery.transport import json_codec
 from discovery.transport.http_errors import error_body
+from discovery.transport.once import Once
 from discovery.transport.pipeline import Pipeline
 from discovery.transport.rest import error_response, rest_call
 
@@ -76,11 +77,18 @@ class WatchSocket:
         try:
             async with aclosing(replies):
                 async for reply in replies:
-                    await socket.send_text(json_codec.encode(reply).decode())
+                    await socket.send_text(_text(reply))
         except DiscoveryError as error:
             await socket.send_text(json.dumps({"error": json.loads(error_body(error))}))
             again = error.code is Code.UNAVAILABLE
             await socket.close(_TRY_AGAIN_LATER if again else _POLICY_VIOLATION)
+
+
+def _as_text(reply: betterproto.Message) -> str:
+    return json_codec.encode(reply).decode()
+
+
+_text = Once(_as_text)
 
 
 async def _until_gone(socket: WebSocket, pushing: asyncio.Task[None]) -> None:
