@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
@@ -30,7 +30,6 @@ from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections
 from discovery.transport.drain import DrainGate, draining_error
 from discovery.transport.grpc_health import HealthServing
-from discovery.transport.http_app import public_routes
 from discovery.transport.listener import Listener
 from discovery.transport.pipeline import Observer, Pipeline, Witness
 from discovery.transport.proxies import TrustedProxies
@@ -40,6 +39,8 @@ from discovery.transport.serving import Surface, make_listener
 from discovery.transport.tls import ServerTls, TlsFiles
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from discovery.tracing import Tracing
 
 
@@ -118,12 +119,22 @@ class Composition:
     def _make_listener(self) -> Listener:
         bounds = _bounds(self._settings)
         pipeline = self._make_pipeline()
-        http_routes = public_routes(pipeline, bounds.request_bytes, self._settings.cors_origin)
+
+        def http_routes() -> Sequence[BaseRoute]:
+            # Starlette and reflection are slow to import, and gRPC is served without them.
+            from discovery.transport.http_app import public_routes
+
+            origins = self._settings.cors_origin
+            return (
+                *public_routes(pipeline, bounds.request_bytes, origins),
+                *self._reflection.mounts(),
+            )
+
         surface = Surface(
             DiscoveryServiceBase,
             pipeline,
             {**self._reflection.routes(), **self._health.routes()},
-            (*http_routes, *self._reflection.mounts()),
+            http_routes,
             self._settings.cors_origin,
         )
         settings = self._settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -39,6 +40,10 @@ class Server(Protocol):
         """Listen and serve; raises ConfigError if that cannot be."""
         ...
 
+    async def warm_up(self) -> None:
+        """Make ready what was not needed to start."""
+        ...
+
     async def stop(self) -> None:
         """Drain, then close."""
         ...
@@ -49,7 +54,10 @@ class Server(Protocol):
 
 
 class Daemon:
-    """Runs a server until somebody wants it to stop, by SIGTERM or SIGINT; a second one ends the wait for calls."""
+    """Runs a server until somebody wants it to stop, by SIGTERM or SIGINT; a second one ends the wait for calls.
+
+    Whoever starts it may have turned the collection of garbage off, to start sooner: once it runs that is on.
+    """
 
     def __init__(
         self,
@@ -76,6 +84,10 @@ class Daemon:
         announce(server.port)
         supervisor.ready(self._status())
         async with self._watchdog_fed():
+            await server.warm_up()
+            # What is there now never dies, modules above all: a collection of everything need not look at it.
+            gc.freeze()
+            gc.enable()
             await server.stopping.wait()
             supervisor.stopping("Draining", server.stop_seconds)
             await server.stop()

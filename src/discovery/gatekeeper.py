@@ -188,6 +188,8 @@ class SharedVerifier:
         self._shared = shared
         self._clock = clock
         self._verifier: Verifier | None = None
+        # Now and not at the first proof: it takes what is slow to import.
+        self._made = ServerKeys.generate()
 
     async def get(self) -> Verifier:
         """Return the verifier.
@@ -201,9 +203,8 @@ class SharedVerifier:
         return self._verifier
 
     async def _shared_keys(self) -> ServerKeys:
-        made = ServerKeys.generate()
-        found = await self._shared.once("proof-keys", made.to_text())
-        return made if found is None else ServerKeys.from_text(found)
+        found = await self._shared.once("proof-keys", self._made.to_text())
+        return self._made if found is None else ServerKeys.from_text(found)
 
 
 class SharedNonces:

@@ -22,6 +22,7 @@ from discovery.supervisor import Supervisor
 from discovery.transport.binding import bind
 from discovery.transport.drain import draining_error
 from discovery.transport.limits import ConnectionLimits, make_room
+from discovery.transport.serving import slow_parts
 
 if TYPE_CHECKING:
     from discovery.tracing import Tracing
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _SWEEP_BATCH = 100
 # What a stop takes beside draining, in seconds: to say goodbye to clients, and close the store.
 _CLOSING = 10.0
+# How long calls have their turn between two pieces of what is loaded meanwhile, in seconds.
+_BREATH = 0.01
 
 
 class DiscoveryServer(Composition):
@@ -78,6 +81,21 @@ class DiscoveryServer(Composition):
         if self._tls is not None:
             self._run(self._tls.watch())
         self._tell_how_it_serves()
+
+    async def warm_up(self) -> None:
+        """Load what gRPC does without: HTTP in all its forms. To be called once the server serves.
+
+        It comes in pieces of some hundredths of a second, between which calls are answered. Whoever asks for HTTP
+        before the last of them has the rest loaded at once, and waits for that.
+        """
+        loads = [*slow_parts(), self._listener.load_http, self._side_port.load_http]
+        if self._admin is not None:
+            loads.append(self._admin.load_http)
+        for load in loads:
+            await asyncio.sleep(_BREATH)
+            if self.stopping.is_set():
+                return
+            load()
 
     async def stop(self) -> None:
         """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish.

@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from h2.settings import SettingCodes
 
 from discovery.client import DiscoveryClient
-from discovery.transport.reflection import _Streams
+from discovery.transport.reflection_streams import _Streams
 from tests.integration.grpcio_client import PACKAGE, SERVICE, GrpcioClient, Schema
 from tests.integration.raw import Header, RawConnection, framed, raw_connection, request_headers
 from tests.integration.support import PATIENCE, Running, running, script

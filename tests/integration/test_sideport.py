@@ -20,12 +20,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from structlog.testing import LogCapture
 
-from discovery import sideport
 from discovery.client import DiscoveryClient
 from discovery.config import ServerSettings
 from discovery.errors import ConfigError, DiscoveryError, StoreUnavailableError
 from discovery.server import DiscoveryServer
-from discovery.sideport import Check, SidePort
+from discovery.sideport import Check, SidePort, application
 from discovery.stores.memory import MemoryStore
 from discovery.transport.binding import bind
 from discovery.transport.bounds import Bounds
@@ -413,7 +412,7 @@ async def test_the_first_check_that_fails_ends_the_round() -> None:
 
 
 async def test_a_check_that_does_not_answer_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sideport, "CHECK_TIMEOUT", 0.01)
+    monkeypatch.setattr(application, "CHECK_TIMEOUT", 0.01)
     async with served(store=silent) as http:
         answer = await http.get("/readyz")
 

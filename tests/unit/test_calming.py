@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from discovery.transport.calming import PAUSE, TURN, CalmFlow, Turns, hush
+from discovery.transport.calm_flow import CalmFlow
+from discovery.transport.calming import PAUSE, TURN, Turns, hush
 
 
 class Pipe(asyncio.Transport):

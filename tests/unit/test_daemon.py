@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -35,10 +36,14 @@ class Server:
             self.listening.listen()
         self.address: tuple[int, Any] = self.listening.family, self.listening.getsockname()
         self.stops = 0
+        self.warm = False
         self._accepting: asyncio.Server | None = None
 
     async def start(self) -> None:
         pass
+
+    async def warm_up(self) -> None:
+        self.warm = True
 
     async def stop(self) -> None:
         self.stops += 1
@@ -92,6 +97,14 @@ async def until_logged(lines: list[Any], event: str) -> None:
         await asyncio.sleep(INTERVAL)
 
 
+@pytest.fixture(autouse=True)
+def freezes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing of the tests is kept from collections; when a daemon would have, this has an entry."""
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    return calls
+
+
 def daemon(server: Server, supervisor: Supervisor) -> Daemon:
     return Daemon(server, list, supervisor, structlog.get_logger())
 
@@ -115,6 +128,30 @@ async def test_a_terminal_that_is_closed_ends_the_server_that_was_tried_there(
     await running
     await server.close()
     assert reloads == ([] if at_terminal else ["reload"])
+
+
+async def test_once_it_is_warm_garbage_is_looked_for_but_not_in_what_stays(
+    freezes: list[str],
+) -> None:
+    class Slow(Server):
+        async def warm_up(self) -> None:
+            assert not gc.isenabled()
+            assert not freezes
+            await super().warm_up()
+
+    server, started = Slow(), asyncio.Event()
+    gc.disable()
+    try:
+        running = asyncio.create_task(daemon(server, Supervisor()).run(lambda _: started.set()))
+        await started.wait()
+        server.stopping.set()
+        await running
+        assert server.warm
+        assert gc.isenabled()
+        assert freezes == ["freeze"]
+    finally:
+        gc.enable()
+    await server.close()
 
 
 async def test_who_does_not_accept_is_not_alive_and_who_does_again_is(

@@ -161,9 +161,7 @@ class AdminPort:
         pipeline = Pipeline(
             rpcs.handlers(), gate, log, rpcs.streams(), guards=guards, witnesses=witnesses
         )
-        surface = Surface(
-            AdminServiceBase, pipeline, reflection.routes(), tuple(reflection.mounts())
-        )
+        surface = Surface(AdminServiceBase, pipeline, reflection.routes(), reflection.mounts)
         proxies = TrustedProxies(())
         self._reflection = reflection
         self._listener = make_listener(surface, gate, self._connections, proxies, Bounds(), clock)
@@ -188,6 +186,10 @@ class AdminPort:
         self._listener.start(listening, ConnectionLimits(_CONNECTIONS, 0), self._log, tls)
         self._log.info("admin API listening", at=str(self._address.path or port), tls=bool(tls))
         return port
+
+    def load_http(self) -> None:
+        """See Listener."""
+        self._listener.load_http()
 
     async def stop(self) -> None:
         """Close, once the server's gate is closed."""

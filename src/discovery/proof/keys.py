@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Self
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from typing import TYPE_CHECKING, Self
 
 from discovery.errors import ConfigError
 from discovery.proof.tags import KEY_BYTES, derive
 from discovery.proof.text import decode, encode
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 _NONCE_PURPOSE = "coral-discovery nonce v1"
 
@@ -30,6 +31,8 @@ class ServerKey:
     @classmethod
     def from_private(cls, raw: bytes) -> Self:
         """Return the pair of a private key of 32 bytes."""
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         private = X25519PrivateKey.from_private_bytes(raw)
         return cls(private, private.public_key().public_bytes_raw(), derive(raw, _NONCE_PURPOSE))
 
@@ -44,6 +47,8 @@ class ServerKeys:
     @classmethod
     def generate(cls) -> Self:
         """Make a new key."""
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         return cls(ServerKey.from_private(X25519PrivateKey.generate().private_bytes_raw()))
 
     @classmethod

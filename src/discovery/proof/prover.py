@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from discovery.clock import Instant
 from discovery.models import Registration
 from discovery.proof.header import (
@@ -55,6 +53,8 @@ class _Holder:
     """Somebody who holds a private key."""
 
     def __init__(self, private_key: str) -> None:
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         self._private = X25519PrivateKey.from_private_bytes(decode(private_key, KEY_BYTES))
         self.public = self._private.public_key().public_bytes_raw()
 

@@ -8,12 +8,12 @@ server that it comes from the registrant.
 from __future__ import annotations
 
 import hmac
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING
 
 from discovery.proof.statement import LABEL
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 KEY_BYTES = 32
 TAG_BYTES = 32
@@ -26,6 +26,9 @@ def shared_secret(private: X25519PrivateKey, public: bytes) -> bytes:
         ValueError: `public` has no secret in common with anybody (RFC 7748 section 6.1: a point of small order gives
             zero with every private key, so that anybody could prove to hold its private key).
     """
+    # Here, in `keys` and in `prover` it is imported where keys are used: most servers have none, and start without.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
     return private.exchange(X25519PublicKey.from_public_bytes(public))
 
 
@@ -39,6 +42,9 @@ def tag(secret: bytes, *, registrant: bytes, server: bytes, statement: bytes) ->
 
 def derive(secret: bytes, purpose: str, salt: bytes | None = None) -> bytes:
     """Return the key for one purpose that comes of `secret`."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=purpose.encode()).derive(
         secret
     )

@@ -13,8 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
 Wait = Callable[[], float]
 """Takes a turn, and tells in how many seconds that is."""
 Hush = Callable[[Wait], None]
@@ -73,30 +71,3 @@ class Turns:
         if len(self._last) > _ADDRESSES:
             self._last.popitem(last=False)
         return turn - now
-
-
-class CalmFlow(FlowControl):
-    """uvicorn's say on when an HTTP/1.1 connection is read, which it has only while the connection is not hushed."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__(transport)
-        self._hushed = False
-
-    def hush(self, wait: Wait) -> None:
-        """Read nothing for a while, unless that is so already."""
-        if not self._hushed:
-            self._hushed = True
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(wait(), self._hear)
-
-    def resume_reading(self) -> None:
-        """See uvicorn."""
-        if self._hushed:
-            self.read_paused = False
-        else:
-            super().resume_reading()
-
-    def _hear(self) -> None:
-        self._hushed = False
-        if not self.read_paused:
-            self._transport.resume_reading()

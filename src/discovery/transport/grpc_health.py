@@ -17,8 +17,6 @@ import betterproto
 from grpclib.const import Cardinality, Status
 from grpclib.const import Handler as Route
 from grpclib.exceptions import GRPCError
-from protobuf.txtpb import message_from_text
-from protobuf.wkt import FileDescriptorProto, FileDescriptorSet
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError
@@ -194,6 +192,10 @@ async def _answer(handle: Callable[[GrpcStream], Awaitable[None]], stream: GrpcS
 
 def descriptors() -> bytes:
     """Return the service's schema, a google.protobuf.FileDescriptorSet, for reflection."""
+    # Health itself does without this protobuf, which is slow to import.
+    from protobuf.txtpb import message_from_text
+    from protobuf.wkt import FileDescriptorProto, FileDescriptorSet
+
     return FileDescriptorSet(file=[message_from_text(FileDescriptorProto, _SCHEMA)]).to_binary()
 
 

@@ -16,7 +16,8 @@ from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
 from discovery.transport.bounds import Bounds
-from discovery.transport.calming import SCOPE_KEY, CalmFlow, hush
+from discovery.transport.calm_flow import CalmFlow
+from discovery.transport.calming import SCOPE_KEY, hush
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline

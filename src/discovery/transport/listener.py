@@ -30,8 +30,11 @@ class Listener:
         connections: Connections,
         http2: MakeProtocol,
         http1: MakeProtocol,
+        load_http: Callable[[], None],
         patience: float,
     ) -> None:
+        self.load_http = load_http
+        """Makes what answers HTTP, so that its first request need not wait for that."""
         self._gate = gate
         self._connections = connections
         self._http2 = http2

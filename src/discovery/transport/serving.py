@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-
-from starlette.routing import BaseRoute
+from functools import cached_property, partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from discovery.clock import Clock
 from discovery.transport.bounds import Bounds
-from discovery.transport.connect import ConnectApplication
 from discovery.transport.connections import Connections
 from discovery.transport.drain import DrainGate
 from discovery.transport.grpc import GrpcServing, Routes
-from discovery.transport.http1 import Http1Serving
 from discovery.transport.http2 import Http2Connection
-from discovery.transport.http_app import http_application
+from discovery.transport.http2_asgi import Application
 from discovery.transport.listener import Listener
 from discovery.transport.pipeline import Pipeline
 from discovery.transport.proxies import TrustedProxies
-from discovery.transport.schema import Servable
+from discovery.transport.schema import Servable, descriptors
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from discovery.transport.http1 import Http1Serving
+
+
+# First what the side port takes too: whoever started the server may ask there whether it is ready.
+_SLOW = (
+    "starlette.applications",
+    "uvicorn",
+    "discovery.transport.http1",
+    "protobuf.wkt",
+    "connectrpc.server",
+    "connectrpc_grpcreflect",
+    "discovery.transport.connect",
+    "discovery.transport.http_app",
+    "discovery.transport.reflection_streams",
+)
+
+
+def slow_parts() -> list[Callable[[], object]]:
+    """Return what loads all that `Listener.load_http` takes long for, a piece each."""
+    return [*(partial(import_module, name) for name in _SLOW), descriptors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +53,8 @@ class Surface:
     service: type[Servable]
     pipeline: Pipeline
     grpc_routes: Routes = field(default_factory=dict)
-    http_routes: Sequence[BaseRoute] = ()
+    http_routes: Callable[[], Sequence[BaseRoute]] = tuple
+    """Makes them, once there is HTTP to serve."""
     cors_origins: tuple[str, ...] = ()
 
 
@@ -47,13 +72,10 @@ def make_listener(
 
     What is `fast` takes short cuts for calls that mostly need not wait for anything.
     """
-    pipeline, service = surface.pipeline, surface.service
-    connect = ConnectApplication(pipeline, bounds.request_bytes, service)
-    application = http_application(
-        pipeline, proxies, connect, surface.http_routes, surface.cors_origins
+    http = _Http(surface, connections, proxies, bounds)
+    grpc = GrpcServing(
+        surface.pipeline, http.answer, proxies, bounds, surface.grpc_routes, surface.service
     )
-    http1 = Http1Serving(application, connections, bounds)
-    grpc = GrpcServing(pipeline, application, proxies, bounds, surface.grpc_routes, service)
 
     def http2() -> Http2Connection:
         handler = grpc.handler()
@@ -63,6 +85,53 @@ def make_listener(
         gate,
         connections,
         http2=http2,
-        http1=http1.connection,
+        http1=http.connection,
+        load_http=http.load,
         patience=bounds.request_seconds,
     )
+
+
+class _Http:
+    """What is not gRPC.
+
+    connectrpc, Starlette, uvicorn and what they bring take as long to import as all that gRPC needs. So they are
+    imported when HTTP is first asked for, or by `load`: a server answers gRPC before.
+    """
+
+    def __init__(
+        self, surface: Surface, connections: Connections, proxies: TrustedProxies, bounds: Bounds
+    ) -> None:
+        self._surface = surface
+        self._connections = connections
+        self._proxies = proxies
+        self._bounds = bounds
+
+    def load(self) -> None:
+        """Have everything ready."""
+        self._http1  # noqa: B018 - it is made by being asked for
+
+    def connection(self) -> asyncio.Protocol:
+        """Return the protocol for a new HTTP/1.1 connection."""
+        return self._http1.connection()
+
+    def answer(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # noqa: ANN401 - ASGI's
+        """Answer a request, as an ASGI application does."""
+        answer: Awaitable[None] = self._application(scope, receive, send)
+        return answer
+
+    @cached_property
+    def _http1(self) -> Http1Serving:
+        from discovery.transport.http1 import Http1Serving
+
+        return Http1Serving(self._application, self._connections, self._bounds)
+
+    @cached_property
+    def _application(self) -> Application:
+        from discovery.transport.connect import ConnectApplication
+        from discovery.transport.http_app import http_application
+
+        surface = self._surface
+        connect = ConnectApplication(surface.pipeline, self._bounds.request_bytes, surface.service)
+        return http_application(
+            surface.pipeline, self._proxies, connect, surface.http_routes(), surface.cors_origins
+        )
