@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +16,9 @@ LogFormat = Literal["console", "json"]
 
 _DAY = 24 * 3600
 _THIRTY_DAYS = 30 * _DAY
+# What a stop takes beside draining, in seconds: to say goodbye to clients, and close the store.
+_CLOSING = 10.0
+_LAST_PORT = 65535
 
 
 class ServerSettings(BaseModel):
@@ -29,6 +33,8 @@ class ServerSettings(BaseModel):
     store: str = "memory"
     redis_prefix: str = "coral"
     """What the names of all keys in Redis begin with."""
+    workers: Annotated[int, Field(strict=True, ge=0, le=256)] = 1
+    """Processes that share the port, each a replica on one Redis; 0 is one for each core."""
     ttl: Annotated[int, Field(strict=True, ge=1, le=_THIRTY_DAYS)] = 300
     """How long a lease lasts from each registration or renewal."""
     cleanup_interval: Annotated[float, Field(strict=True, gt=0, le=_THIRTY_DAYS)] = 60.0
@@ -113,12 +119,42 @@ class ServerSettings(BaseModel):
             raise ValueError("proof-keys needs ownership proof")
         return self
 
+    @model_validator(mode="after")
+    def _workers_can_share(self) -> Self:
+        if self.workers == 1:
+            return self
+        if self.store == "memory":
+            raise ValueError(
+                f"workers {self.workers} needs a Redis store (store redis://HOST:6379/0): with memory"
+                " each worker would have a registry of its own"
+            )
+        if self.metrics_port and self.metrics_port + self.worker_count - 1 > _LAST_PORT:
+            raise ValueError("metrics-port leaves no ports above it for the other workers' metrics")
+        return self
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes share the port."""
+        return self.workers or _cores()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a stop can take."""
+        return self.drain_delay + self.drain_timeout + _CLOSING
+
     @property
     def reserve_seconds(self) -> int:
         """How long a mesh stays its last key's after its lease."""
         if self.reserve is not None:
             return self.reserve
         return _DAY if self.ownership == "proof" else 0
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def load_settings(given: Mapping[str, object], config_file: Path | None = None) -> ServerSettings:

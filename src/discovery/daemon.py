@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -84,10 +84,7 @@ class Daemon:
         announce(server.port)
         supervisor.ready(self._status())
         async with self._watchdog_fed():
-            await server.warm_up()
-            # What is there now never dies, modules above all: a collection of everything need not look at it.
-            gc.freeze()
-            gc.enable()
+            await settle(server.warm_up())
             await server.stopping.wait()
             supervisor.stopping("Draining", server.stop_seconds)
             await server.stop()
@@ -144,6 +141,14 @@ class Daemon:
             self._log.warning("connections are not accepted", why=str(error) or "no answer")
             return False
         return True
+
+
+async def settle(warm_up: Awaitable[None]) -> None:
+    """Have a server that serves load the rest; from then on collect garbage, which its start has not (see the CLI)."""
+    await warm_up
+    # What is there now never dies, modules above all: a collection of everything need not look at it.
+    gc.freeze()
+    gc.enable()
 
 
 def at_terminal() -> bool:

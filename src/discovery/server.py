@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # How many ended leases are freed before other calls get their turn.
 _SWEEP_BATCH = 100
-# What a stop takes beside draining, in seconds: to say goodbye to clients, and close the store.
-_CLOSING = 10.0
 # How long calls have their turn between two pieces of what is loaded meanwhile, in seconds.
 _BREATH = 0.01
 
@@ -55,7 +53,7 @@ class DiscoveryServer(Composition):
         """The port of the admin API, once started; None if that has none."""
         self.address: tuple[int, Any] = (0, None)
         """The family and the address of the public port's socket, once started."""
-        self.stop_seconds = settings.drain_delay + settings.drain_timeout + _CLOSING
+        self.stop_seconds = settings.stop_seconds
         """How long a stop can take."""
 
     async def start(self) -> None:

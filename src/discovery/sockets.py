@@ -18,7 +18,9 @@ from discovery.errors import ConfigError
 class Bind(Protocol):
     """Binds a TCP socket: see `discovery.transport.binding.bind`."""
 
-    def __call__(self, host: str, port: int, flag: str = ..., /) -> socket.socket:
+    def __call__(
+        self, host: str, port: int, flag: str = ..., /, *, shared: bool = ...
+    ) -> socket.socket:
         """Return it; raises ConfigError if it cannot be bound."""
         ...
 
@@ -56,7 +58,9 @@ def bind_all(
             return None
 
     with ExitStack() as bound:
-        public = bound.enter_context(bind(settings.host, settings.port))
+        public = bound.enter_context(
+            bind(settings.host, settings.port, shared=settings.worker_count > 1)
+        )
         side = admin_socket = None
         if settings.metrics_port:
             side = bind_default(

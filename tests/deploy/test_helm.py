@@ -441,6 +441,7 @@ def test_every_setting_is_known_to_the_schema_within_the_same_bounds() -> None:
     assert schema is not None
     known = schema["properties"]["config"]["properties"]
     own = {"port", "metrics-port", "store", "drain-delay", "drain-timeout"}
+    own |= {"workers"}  # one a pod: its side port is what is probed and scraped
     own |= {"host", "tls-cert", "tls-key", "tls-client-ca", "auth", "keys-file", "proof-keys"}
     settings = ServerSettings.model_json_schema()["properties"]
     assert known.keys() | own == {name.replace("_", "-") for name in settings}

@@ -498,10 +498,12 @@ async def test_the_command_serves_it(tmp_path: Path) -> None:
 async def test_a_port_that_nobody_asked_for_and_that_is_taken_is_done_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def all_taken_but_the_public_one(host: str, port: int, flag: str = "--port") -> socket.socket:
+    def all_taken_but_the_public_one(
+        host: str, port: int, flag: str = "--port", *, shared: bool = False
+    ) -> socket.socket:
         if flag == "--metrics-port":
             raise ConfigError("taken")
-        return bind(host, port, flag)
+        return bind(host, port, flag, shared=shared)
 
     monkeypatch.setattr("discovery.server.bind", all_taken_but_the_public_one)
     log = LogCapture()

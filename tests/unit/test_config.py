@@ -232,3 +232,34 @@ def test_a_value_of_the_file_that_cannot_work_is_named_with_its_line(tmp_path: P
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         load_settings({}).port = 1
+
+
+# Workers
+
+
+REDIS = "redis://127.0.0.1:6379/0"
+
+
+def test_more_workers_than_one_need_a_store_that_they_share() -> None:
+    assert ServerSettings(workers=1).worker_count == 1
+    assert ServerSettings(workers=3, store=REDIS).worker_count == 3
+    for workers in (0, 2):
+        said = _refusal({"workers": workers})
+        assert said.startswith(f"workers {workers} needs a Redis store (store redis://")
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_no_number_of_workers_is_one_for_each_core(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert ServerSettings(workers=0, store=REDIS).worker_count == cores
+
+
+@pytest.mark.parametrize("metrics_port, fits", [(0, True), (65533, True), (65534, False)])
+def test_there_is_a_side_port_for_each_worker(metrics_port: int, fits: bool) -> None:
+    given = {"workers": 3, "store": REDIS, "metrics_port": metrics_port}
+    if fits:
+        assert load_settings(given).worker_count == 3
+    else:
+        assert _refusal(given).startswith("metrics-port leaves no ports above it")

@@ -91,8 +91,12 @@ class Side:
     begun: int = 0
 
     def __post_init__(self) -> None:
+        handlers: Mapping[str, Any] = {
+            f"{SERVICE}/LookupColony": self._look_up,
+            f"{SERVICE}/Health": self._health,
+        }
         pipeline = Pipeline(
-            {f"{SERVICE}/LookupColony": self._look_up, f"{SERVICE}/Health": self._health},
+            handlers,
             DrainGate(),
             SILENT,
             witnesses=[self.accounts.append],
@@ -103,7 +107,7 @@ class Side:
             self.begun += 1
             return begin(*arguments)
 
-        pipeline.begin = count  # type: ignore[method-assign]
+        pipeline.begin = count  # type: ignore[assignment]
         proxies = TrustedProxies()
         handler = GrpcServing(pipeline, _no_application, proxies, self.bounds, {}).handler()
         self.connection = Http2Connection(
@@ -299,7 +303,7 @@ class Script:
         *,
         path: str = "LookupColony",
         stream: int | None = None,
-    ) -> tuple[Frame, Frame]:
+    ) -> tuple[HeadersFrame, DataFrame]:
         number = self.next_stream() if stream is None else stream
         head = HeadersFrame(number, self.headers(more, path), flags=["END_HEADERS"])
         data = framed(bytes(pb.LookupColonyRequest(mesh_id)))
@@ -429,6 +433,24 @@ async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
     assert fast.said() == general.said()
 
 
+@pytest.mark.parametrize("room", [0, 9, 10, 11, 19, 20])
+async def test_an_answer_that_exceeds_the_connections_window_waits(room: int) -> None:
+    script = Script()
+    plain(script, 6)
+    *before, last_but_one, last = one_by_one(script)
+    fast, general = Side(fast=True), Side(fast=False)
+    for side in (fast, general):
+        for piece in before:
+            await side.feed([piece, None])
+        side.connection._h2.outbound_flow_control_window = room
+        await side.feed([last_but_one, None])
+        await side.feed([WindowUpdateFrame(0, 3).serialize() + last, None])
+        await side.feed([WindowUpdateFrame(0, 100).serialize(), None])
+    assert fast.begun == 3
+    assert fast.said() == general.said()
+    assert fast.knows() == general.knows()
+
+
 async def test_a_connection_that_remembers_many_blocks_forgets_the_oldest() -> None:
     script = Script()
     script.encoder.header_table_size = 0
@@ -463,9 +485,10 @@ MORE = st.sampled_from(
 def scripts(draw: st.DrawFn) -> Sequence[bytes]:
     """What a client sends that mostly repeats itself, in pieces."""
     script = Script()
-    script.encoder.huffman = draw(st.booleans())
     if draw(st.booleans()):
         script.encoder.header_table_size = 0
+    # With less, whose answer has to wait depends on whose turn comes first.
+    script.add(WindowUpdateFrame(0, 2**30))
     usual = draw(MORE)
     for _ in range(draw(st.integers(0, 5))):
         script.add(*script.request(more=usual))
@@ -539,39 +562,31 @@ def _late(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
     """A frame for a stream that is over."""
     script.pause()
     stream = max(1, script.stream - 2 * draw(st.integers(0, 3)))
-    make = draw(
-        st.sampled_from(
-            [
-                lambda: RstStreamFrame(stream, 8),
-                lambda: DataFrame(stream, b"late"),
-                lambda: WindowUpdateFrame(stream, 100),
-                lambda: PriorityFrame(stream, 0, 5, exclusive=False),
-            ]
-        )
-    )
-    script.add(make())
+    frames = [
+        RstStreamFrame(stream, 8),
+        DataFrame(stream, b"late"),
+        WindowUpdateFrame(stream, 100),
+        PriorityFrame(stream, 0, 5, exclusive=False),
+    ]
+    script.add(draw(st.sampled_from(frames)))
 
 
 def _connection(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
     """A frame about the connection."""
     script.pause()
-    changed = draw(
+    changed: dict[int, int] = draw(
         st.sampled_from([{}, {1: 0}, {1: 4096}, {1: 100}, {4: 0}, {4: 40}, {4: 65535}, {5: 16384}])
     )
-    make = draw(
-        st.sampled_from(
-            [
-                lambda: PingFrame(0, b"12345678"),
-                lambda: SettingsFrame(0, settings=changed),
-                lambda: SettingsFrame(0, flags=["ACK"]),
-                lambda: WindowUpdateFrame(0, 1000),
-                lambda: b"\0\0\1\xee\0\0\0\0\0x",
-                lambda: GoAwayFrame(0),
-                lambda: b"\0\0",
-            ]
-        )
-    )
-    script.add(make())
+    frames: list[Frame | bytes] = [
+        PingFrame(0, b"12345678"),
+        SettingsFrame(0, settings=changed),
+        SettingsFrame(0, flags=["ACK"]),
+        WindowUpdateFrame(0, 1000),
+        b"\0\0\1\xee\0\0\0\0\0x",
+        GoAwayFrame(0),
+        b"\0\0",
+    ]
+    script.add(draw(st.sampled_from(frames)))
 
 
 def _table(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:

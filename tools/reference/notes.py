@@ -30,6 +30,11 @@ What is special in a user or password is percent-encoded. Options follow after a
 that a call to the store may take, 2), `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_check_hostname` (yes or no),
 `sentinel_username`, `sentinel_password`. Better in the variable than as a flag when there is a password in it.""",
     "redis_prefix": "Services with different prefixes do not meet. All replicas of one service have the same.",
+    "workers": """\
+Above 1 it needs a Redis store: each worker is a replica of its own. On Linux connections are spread over them evenly;
+other systems that let processes share a port (SO_REUSEPORT) may give most to one. Worker K, counted from 0, has its
+side port at `metrics_port` + K; the admin API is worker 0's. `0` goes by the cores that the process may use, not by a
+container's quota. [Workers](../operations.md#workers) has the rest.""",
     "ttl": "All replicas of one service have the same. Clients are told to renew after about a fifth of it.",
     "cleanup_interval": "What a lookup or a count says never depends on it.",
     "drain_delay": "Every call is still answered meanwhile, and balancers and clients are told to leave. Leave it at 0"

@@ -29,6 +29,7 @@ def _option(name: str, text: str, metavar: str | None = None, **kwargs: Any) -> 
     flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
     if getattr(_DEFAULTS, name, None) is True:
         flag = f"{flag}/{flag.replace('--', '--no-')}"
+        kwargs["show_default"] = False
     return typer.Option(flag, envvar=variable, help=text, metavar=metavar, **kwargs)
 
 
@@ -51,6 +52,10 @@ def serve(
     redis_prefix: Annotated[
         str, _option("redis_prefix", "What the names of all keys in Redis begin with.", "TEXT")
     ] = _DEFAULTS.redis_prefix,
+    workers: Annotated[
+        int,
+        _option("workers", "Processes that share the port, on one Redis; 0: one a core.", "N"),
+    ] = _DEFAULTS.workers,
     ttl: Annotated[
         int, _option("ttl", "How long a registration holds without a heartbeat.", "SECONDS")
     ] = _DEFAULTS.ttl,
@@ -124,9 +129,7 @@ def serve(
     ] = _DEFAULTS.stale_lookups,
     fast_path: Annotated[
         bool,
-        _option(
-            "fast_path", "Answer calls that repeat on a short path; off: to look for its faults."
-        ),
+        _option("fast_path", "Answer calls that repeat on a short path, as is usual, or not."),
     ] = _DEFAULTS.fast_path,
     auth: Annotated[
         Literal["off", "keys"],
@@ -232,7 +235,6 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
     import asyncio
 
     from discovery.logs import set_up_logs
-    from discovery.server import serve as serve_until_stopped
     from discovery.supervisor import Supervisor
 
     def announce(port: int) -> None:
@@ -243,7 +245,19 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
 
     log = set_up_logs(settings.log_level, settings.log_format)
     supervisor = Supervisor.from_environment(os.environ)
-    asyncio.run(serve_until_stopped(settings, log, announce, supervisor, reread))
+    if settings.worker_count == 1:
+        from discovery.server import serve as serve_until_stopped
+
+        asyncio.run(serve_until_stopped(settings, log, announce, supervisor, reread))
+        return
+    # The parent serves nobody: it does without what that takes, and its memory.
+    from discovery.workers.parent import WorkersFailedError, serve_by_workers
+
+    try:
+        asyncio.run(serve_by_workers(settings, log, announce, supervisor, reread))
+    except WorkersFailedError as error:
+        typer.echo(f"coral-discovery: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def main() -> None:

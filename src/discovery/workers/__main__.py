@@ -1,0 +1,26 @@
+"""`python -m discovery.workers`, as a parent starts a worker, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Run a worker to its end."""
+    # A terminal sends these to all its processes; the parent passes on what they mean. So, before all that takes time:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A parent that stands still holds up nobody.
+    os.set_blocking(sys.stdout.fileno(), False)
+    gc.disable()  # until it serves, as in the CLI
+    from discovery.workers.worker import work
+
+    sys.exit(asyncio.run(work()))
+
+
+if __name__ == "__main__":
+    main()
