@@ -7,8 +7,10 @@ know the same afterwards, and their pipelines must have seen the same calls.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -431,6 +433,28 @@ async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
         await side.feed([None])
     assert fast.begun == 1
     assert fast.said() == general.said()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_calls_leave_nothing_behind(fast: bool) -> None:
+    """A million take minutes: what grows by a byte for each call has grown by kilobytes after thousands."""
+    script, side = Script(), Side(fast=fast)
+
+    async def call(times: int) -> int:
+        for _ in range(times):
+            script.sent = b""
+            script.add(*script.request(), *script.request("n"))
+            await side.feed([script.sent, None])
+            side.pipe.written = b""
+            side.pieces.clear()
+            side.accounts.clear()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    await side.feed([PREFACE, None])
+    await call(500)  # until tables and caches are full
+    before = await call(1)
+    assert await call(1000) < before + 500
 
 
 @pytest.mark.parametrize("room", [0, 9, 10, 11, 19, 20])

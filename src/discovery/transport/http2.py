@@ -167,6 +167,7 @@ class Http2Connection(H2Protocol):
         """End: see asyncio.Protocol."""
         self._connections.discard(self)
         self._stalled.close()
+        self._short_cut = None  # it holds on to the transport, which holds on to this
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -189,7 +190,7 @@ class Http2Connection(H2Protocol):
         had any answer has broken that limit, and others are waiting.
         """
         at, left = 0, self._bounds.streams
-        while at < len(data):
+        while at < len(data) and not self.connection.is_closing():
             if self._guard.unfinished:
                 upto = at + (self._guard.awaited or len(data))
             elif not self.connection.write_ready.is_set():
