@@ -222,7 +222,9 @@ async def test_a_server_that_hangs_delays_calls_by_little_once(
     monkeypatch.setattr(tolerant, "PATIENCE", _PATIENCE)
     assert set(answers) == {None}
     assert replica.undecided == 300
-    assert took < 0.25 + 3  # seconds that a busy machine may add
+    assert (
+        took < 100 * 0.25 / 2
+    )  # half of what it took if each call waited, however busy the machine
     await eventually(replica.is_counted)
     assert await _admitted(20, replica) == 9
 
