@@ -56,7 +56,7 @@ def test_a_failure_is_not_remembered() -> None:
 ENCODINGS: dict[str, Callable[[betterproto.Message], object]] = {
     "grpc": grpc_stream.framed,
     "websocket": websocket._text,
-    **{f"connect, {one.subtype}": one.encode for one in connect._CODECS},
+    **{f"connect, {one.subtype}": one.encode for one in connect.CODECS},
 }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import betterproto
@@ -32,6 +33,7 @@ from discovery.errors import (
 )
 from discovery.models import plain_address
 from discovery.transport import codec, json_codec
+from discovery.transport.begun import Begun
 from discovery.transport.calming import HUSH
 from discovery.transport.http_errors import code_name, error_headers
 from discovery.transport.once import Once
@@ -45,8 +47,22 @@ Context = RequestContext[Any, Any]
 _OUR_CODE = {ConnectCode(code_name(code)): code for code in Code if code is not Code.OK}
 
 
+class Started(NamedTuple):
+    """A call that was begun before connectrpc saw its request."""
+
+    call: Call
+    begun: Begun
+
+
+STARTED_KEY = "discovery.started"
+"""Where in an ASGI scope such a call is."""
+
+STARTED: ContextVar[Started | None] = ContextVar("STARTED", default=None)
+"""The same for who does not see the scope."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Unread:
+class Unread:
     """A request's bytes, and how to read them."""
 
     data: bytes
@@ -54,6 +70,7 @@ class _Unread:
     decode: Callable[[bytes, type[betterproto.Message]], betterproto.Message]
 
     async def read(self) -> betterproto.Message:
+        """Return the message: see pipeline.Receive."""
         try:
             return read_again(self.data, self.message_type, self.decode)
         except MalformedMessageError as error:
@@ -61,7 +78,7 @@ class _Unread:
 
 
 @dataclass(frozen=True, slots=True)
-class _Codec:
+class Codec:
     """A connectrpc Codec that leaves the reading for later."""
 
     subtype: str
@@ -69,15 +86,17 @@ class _Codec:
     encode: Callable[[betterproto.Message], bytes]
 
     def name(self) -> str:
+        """See connectrpc."""
         return self.subtype
 
-    def decode(self, data: bytes | bytearray, message_class: type[betterproto.Message]) -> _Unread:
-        return _Unread(bytes(data), message_class, self.decode_now)
+    def decode(self, data: bytes | bytearray, message_class: type[betterproto.Message]) -> Unread:
+        """See connectrpc."""
+        return Unread(bytes(data), message_class, self.decode_now)
 
 
-_CODECS = (
-    _Codec("proto", codec.decode, Once(codec.encode)),
-    _Codec("json", json_codec.decode, Once(json_codec.encode)),
+CODECS = (
+    Codec("proto", codec.decode, Once(codec.encode)),
+    Codec("json", json_codec.decode, Once(json_codec.encode)),
 )
 
 
@@ -95,7 +114,7 @@ class ConnectApplication(ConnectASGIApplication[Pipeline]):
         super().__init__(
             service=pipeline,
             endpoints=lambda _service: rpc_set.by_path(),
-            codecs=_CODECS,
+            codecs=CODECS,
             interceptors=(rpc_set,),
             read_max_bytes=max_bytes,
         )
@@ -134,6 +153,8 @@ class _Endpoints:
 
     async def on_end(self, _token: None, context: Context, error: Exception | None) -> None:
         """See connectrpc's MetadataInterceptor. What is raised here takes the place of `error`."""
+        if STARTED.get() is not None:
+            return  # the pipeline has that call already
         if isinstance(error, ConnectError) and context not in self._passed_on:
             refusal = self._refusal(error)
             self._pipeline.refuse(_call(context), refusal)
@@ -161,11 +182,15 @@ class _Endpoints:
             return Endpoint.server_stream(method, self._stream)
         return Endpoint.unary(method, self._unary)
 
-    async def _unary(self, request: _Unread, context: Context) -> betterproto.Message:
+    async def _unary(self, request: Unread, context: Context) -> betterproto.Message:
         self._passed_on.add(context)
-        call = _call(context)
+        started = STARTED.get()
+        call = _call(context) if started is None else started.call
         try:
-            reply = await self._pipeline.unary(call, request.read)
+            if started is None:
+                reply = await self._pipeline.unary(call, request.read)
+            else:
+                reply = await started.begun.outcome()
         except DiscoveryError as error:
             context.response_headers.update(error_headers(error))
             raise _AnswerError(error) from error
@@ -173,7 +198,7 @@ class _Endpoints:
         return reply
 
     async def _stream(
-        self, request: _Unread, context: Context
+        self, request: Unread, context: Context
     ) -> AsyncGenerator[betterproto.Message]:
         self._passed_on.add(context)
         try:

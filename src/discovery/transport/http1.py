@@ -15,9 +15,12 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
+from discovery.models import plain_address
 from discovery.transport.bounds import Bounds
 from discovery.transport.calm_flow import CalmFlow
 from discovery.transport.calming import SCOPE_KEY, hush
+from discovery.transport.connect import STARTED_KEY, Started
+from discovery.transport.connect_shortcut import ConnectShortCut, answer
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline
@@ -57,23 +60,32 @@ class Http1Connection(HttpToolsProtocol):
 
     speaks: Spoken = "http/1.1"
     bounds = Bounds()
+    short_cut: ConnectShortCut | None = None
     _header_bytes = 0
     _reading_headers = True
+    _between_requests = True
+    _started: Started | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: see asyncio.Protocol."""
         super().connection_made(transport)
         self._calm = self.flow = CalmFlow(transport)
+        self._peer = plain_address(self.client[0]) if self.client else None
         self._late = Deadline(lambda: self._refuse(_TOO_SLOW))
         self._late.arm(self.bounds.request_seconds)
+        self._rest = Deadline(self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: see asyncio.Protocol."""
         self._late.close()
+        self._rest.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: see asyncio.Protocol."""
+        self._rest.disarm()
+        if self.short_cut is not None and self._is_idle() and self._answers(self.short_cut, data):
+            return
         if self._reading_headers:
             self._header_bytes += len(data)
         super().data_received(data)
@@ -82,25 +94,30 @@ class Http1Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """See httptools."""
-        self._reading_headers = True
+        self._between_requests = False
         self._late.arm(self.bounds.request_seconds)
         super().on_message_begin()
-        cast("Message", self.scope)[SCOPE_KEY] = self._calm.hush
+        scope = cast("Message", self.scope)
+        scope[SCOPE_KEY] = self._calm.hush
+        if self._started is not None:
+            scope[STARTED_KEY], self._started = self._started, None
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        self._reading_headers, self._header_bytes = False, 0
         if sum(len(name) + len(value) for name, value in self.headers) > self.bounds.header_bytes:
             self._refuse(_TOO_LARGE)
+        self._reading_headers, self._header_bytes = False, 0
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over: see uvicorn."""
         self._late.close()
+        self._rest.close()
         super().handle_websocket_upgrade()
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        self._reading_headers = self._between_requests = True
         self._late.disarm()
         super().on_message_complete()
 
@@ -108,10 +125,42 @@ class Http1Connection(HttpToolsProtocol):
         """Close at once."""
         self.transport.close()
 
+    def _is_idle(self) -> bool:
+        """Return whether a request that comes now is the only one."""
+        return (
+            self._between_requests
+            and self._is_answered()
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _is_answered(self) -> bool:
+        """Return whether uvicorn has nothing left to answer, as far as it knows."""
+        return not bool(self.cycle) or self.cycle.response_complete
+
+    def _answers(self, short_cut: ConnectShortCut, data: bytes) -> bool:
+        """Answer a request that may take the short cut; return False if it is for uvicorn to take in."""
+        head = short_cut.read(data)
+        if head is None:
+            return False
+        started = short_cut.begin(head, data, self._peer, self._calm.hush)
+        if started.begun.reply is None:
+            self._started = started
+            return False
+        self._late.disarm()
+        self._unset_keepalive_if_required()
+        self.transport.write(answer(head, started.begun.reply, started.call.reply_metadata))
+        if head.keep_alive:
+            self._rest.arm(self.timeout_keep_alive)
+        else:
+            self.transport.close()
+        return True
+
     def _refuse(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            answered = bool(self.cycle) and self.cycle.response_started
-            if not answered:
+            # What was answered may be the request before, but its answer must be whole.
+            before = self._reading_headers and self._is_answered()
+            if before or not (bool(self.cycle) and self.cycle.response_started):
                 self.transport.write(answer)
             self.transport.close()
 
@@ -120,8 +169,13 @@ class Http1Serving:
     """Makes the protocol of each HTTP/1.1 connection."""
 
     def __init__(
-        self, application: Application, connections: Connections, bounds: Bounds | None = None
+        self,
+        application: Application,
+        connections: Connections,
+        bounds: Bounds | None = None,
+        short_cut: ConnectShortCut | None = None,
     ) -> None:
+        self._short_cut = short_cut
         self._bounds = bounds or Bounds()
         self._config = Config(
             app=application,
@@ -146,4 +200,5 @@ class Http1Serving:
         """Return the protocol for one new connection."""
         connection = Http1Connection(self._config, self._state, {})
         connection.bounds = self._bounds
+        connection.short_cut = self._short_cut
         return connection

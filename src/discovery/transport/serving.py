@@ -72,7 +72,7 @@ def make_listener(
 
     What is `fast` takes short cuts for calls that mostly need not wait for anything.
     """
-    http = _Http(surface, connections, proxies, bounds)
+    http = _Http(surface, connections, proxies, bounds, fast=fast)
     grpc = GrpcServing(
         surface.pipeline, http.answer, proxies, bounds, surface.grpc_routes, surface.service
     )
@@ -99,9 +99,16 @@ class _Http:
     """
 
     def __init__(
-        self, surface: Surface, connections: Connections, proxies: TrustedProxies, bounds: Bounds
+        self,
+        surface: Surface,
+        connections: Connections,
+        proxies: TrustedProxies,
+        bounds: Bounds,
+        *,
+        fast: bool,
     ) -> None:
         self._surface = surface
+        self._fast = fast
         self._connections = connections
         self._proxies = proxies
         self._bounds = bounds
@@ -121,9 +128,14 @@ class _Http:
 
     @cached_property
     def _http1(self) -> Http1Serving:
+        from discovery.transport.connect_shortcut import ConnectShortCut
         from discovery.transport.http1 import Http1Serving
 
-        return Http1Serving(self._application, self._connections, self._bounds)
+        surface, bounds, short_cut = self._surface, self._bounds, None
+        # With CORS, answers have headers that are Starlette's to know.
+        if self._fast and not surface.cors_origins:
+            short_cut = ConnectShortCut(surface.pipeline, self._proxies, bounds, surface.service)
+        return Http1Serving(self._application, self._connections, bounds, short_cut)
 
     @cached_property
     def _application(self) -> Application:

@@ -1,0 +1,177 @@
+"""A short cut for Connect's unary calls over HTTP/1.1.
+
+uvicorn, Starlette and connectrpc take several times as long around a call as the call itself takes. A request in the
+shape that clients give it, in one piece and on a connection that is otherwise idle, is answered here with the bytes
+that they would answer. Whatever else comes is left to them, and so is a call that was begun here and did not go well.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+
+import betterproto
+from connectrpc.compression.gzip import GzipCompression
+
+from discovery.transport.bounds import Bounds
+from discovery.transport.calming import Hush, keep_hearing
+from discovery.transport.connect import CODECS, Codec, Started, Unread
+from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.proxies import TrustedProxies
+from discovery.transport.schema import Rpc, Servable, rpcs
+
+_END = b"\r\n\r\n"
+# What this takes for a head is one to any parser, and the same one. RFC 9112 allows more.
+_HEAD = re.compile(
+    r"POST ([!-~]+) HTTP/1\.1\r\n((?:[\w-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n", re.ASCII
+)
+_FIELD = re.compile(r"([\w-]+): ([^\r]+)\r\n", re.ASCII)
+_SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+# What asks for something special, of uvicorn or of connectrpc.
+_SPECIAL = frozenset(
+    {"content-encoding", "expect", "proxy-connection", "transfer-encoding", "upgrade"}
+)
+_MAX_HEAD = 4096
+_HEADS = 1024
+"""How many heads are remembered: clients repeat theirs."""
+
+_CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+_CLOSE_CHUNKED = b"connection: close\r\n" + _CHUNKED
+
+_CODECS = {f"application/{codec.subtype}": codec for codec in CODECS}
+_GZIP = GzipCompression()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a request says before its body."""
+
+    rpc: Rpc
+    codec: Codec
+    fields: Mapping[str, str]
+    size: int
+    """Bytes of the body."""
+    seconds: float | None
+    """How long the client waits."""
+    gzip: bool
+    """Whether the answer is to be packed."""
+    keep_alive: bool
+    """Whether more requests may follow."""
+    first_lines: bytes
+    """What every answer begins with."""
+
+
+class ConnectShortCut:
+    """Reads requests and begins their calls."""
+
+    def __init__(
+        self, pipeline: Pipeline, proxies: TrustedProxies, bounds: Bounds, service: type[Servable]
+    ) -> None:
+        self._pipeline = pipeline
+        self._proxies = proxies
+        self._max_head = min(_MAX_HEAD, bounds.header_bytes)
+        self._max_body = bounds.request_bytes
+        self._rpcs = {path: rpc for path, rpc in rpcs(service).items() if not rpc.streaming}
+        self._remembered = lru_cache(maxsize=_HEADS)(self._read_head)
+
+    def read(self, data: bytes) -> Head | None:
+        """Return the head of the request that `data` is, from its first byte to its last; None if it may be another."""
+        end = data.find(_END, 0, self._max_head)
+        if end < 0:
+            return None
+        head = self._remembered(data[: end + len(_END)])
+        if head is None or len(data) != end + len(_END) + head.size:
+            return None
+        return head
+
+    def begin(self, head: Head, data: bytes, peer: str | None, hush: Hush) -> Started:
+        """Begin the call of the request `data` by whoever is at `peer`."""
+        address = self._proxies.client(peer, head.fields)
+        call = Call(
+            head.rpc.path,
+            "connect",
+            peer=address,
+            metadata=head.fields,
+            deadline=None if head.seconds is None else time.monotonic() + head.seconds,
+            hush=hush if address == peer else keep_hearing,
+        )
+        body = data[len(data) - head.size :]
+        receive = Unread(body, head.rpc.request, head.codec.decode_now).read
+        return Started(call, self._pipeline.begin(call, receive))
+
+    def _read_head(self, data: bytes) -> Head | None:
+        match = _HEAD.fullmatch(data.decode("latin-1"))
+        rpc = self._rpcs.get(match[1]) if match else None
+        if match is None or rpc is None:
+            return None
+        pairs = _FIELD.findall(match[2])
+        fields = {name.lower(): value for name, value in pairs}
+        codec = _CODECS.get(fields.get("content-type", ""))
+        connection = fields.get("connection", "keep-alive").lower()
+        size, timeout = fields.get("content-length", ""), fields.get("connect-timeout-ms")
+        usual = (
+            len(fields) == len(pairs)
+            and _SPECIAL.isdisjoint(fields)
+            and connection in {"keep-alive", "close"}
+            and fields.get("connect-protocol-version", "1") == "1"
+            and (timeout is None or _MILLISECONDS.fullmatch(timeout))
+            and _SIZE.fullmatch(size)
+            and int(size) <= self._max_body
+        )
+        if codec is None or not usual:
+            return None
+        gzip = _wants_gzip(fields.get("accept-encoding", ""))
+        return Head(
+            rpc,
+            codec,
+            fields,
+            size=int(size),
+            seconds=None if timeout is None else int(timeout) / 1000,
+            gzip=gzip,
+            keep_alive=connection == "keep-alive",
+            first_lines=_first_lines(codec, "gzip" if gzip else "identity"),
+        )
+
+
+def answer(head: Head, reply: betterproto.Message, metadata: Mapping[str, str]) -> bytes:
+    """Return the whole answer: the bytes of connectrpc's, in the chunk that uvicorn makes of them."""
+    body = head.codec.encode(reply)
+    if head.gzip:
+        body = _GZIP.compress(body)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in metadata.items()]).encode()
+    return b"".join(
+        (
+            head.first_lines,
+            lines,
+            _manners(int(time.time())),
+            _CHUNKED if head.keep_alive else _CLOSE_CHUNKED,
+            b"%x\r\n%b\r\n" % (len(body), body) if body else b"",
+            b"0\r\n\r\n",
+        )
+    )
+
+
+def _wants_gzip(accepted: str) -> bool:
+    """Return what connectrpc makes of Accept-Encoding: the first that it knows."""
+    known = (name for item in accepted.split(",") if (name := item.strip()) in {"gzip", "identity"})
+    return next(known, "identity") == "gzip"
+
+
+def _first_lines(codec: Codec, encoding: str) -> bytes:
+    return (
+        "HTTP/1.1 200 OK\r\n"
+        f"content-type: application/{codec.subtype}\r\n"
+        f"content-encoding: {encoding}\r\n"
+        "vary: Accept-Encoding\r\n"
+    ).encode()
+
+
+@lru_cache(maxsize=1)
+def _manners(now: int) -> bytes:
+    """Return the headers of every answer: see `http_app`."""
+    return f"date: {formatdate(now, usegmt=True)}\r\ncache-control: no-store\r\n".encode()

@@ -1,0 +1,311 @@
+"""Calls that the short cut begins and leaves to the long way, and connections that it leaves idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+import betterproto
+import pytest
+import structlog
+
+from discovery._gen.coral.discovery import v1 as pb
+from discovery.errors import Code, NotRegisteredError
+from discovery.transport import http1
+from discovery.transport.bounds import Bounds
+from discovery.transport.connect import ConnectApplication
+from discovery.transport.connect_shortcut import ConnectShortCut
+from discovery.transport.connections import Connections
+from discovery.transport.drain import DrainGate
+from discovery.transport.http1 import Http1Serving
+from discovery.transport.http_app import http_application
+from discovery.transport.pipeline import Account, Call, Pipeline
+from discovery.transport.proxies import TrustedProxies
+from tests.integration.raw import raw_socket
+from tests.integration.support import LOOPBACK, PATIENCE
+from tests.support import captured_logs
+
+PATH = "/coral.discovery.v1.DiscoveryService/LookupColony"
+REPLY = pb.LookupColonyResponse(mesh_id="m")
+BODY = b'{"meshId":"m"}'
+REQUEST = (
+    f"POST {PATH} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
+).encode() + BODY
+
+Act = Callable[[Call], Awaitable[betterproto.Message]]
+
+
+async def reply(_call: Call) -> betterproto.Message:
+    return REPLY
+
+
+class Rig:
+    """A server with one method, that does what it is told."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.gate = DrainGate()
+        self.accounts: list[Account] = []
+        self.act: Act = reply
+        self.began = asyncio.Event()
+        self.port = 0
+        self.connections = Connections()
+        pipeline = Pipeline(
+            {PATH: self._handle},
+            self.gate,
+            structlog.get_logger(),
+            witnesses=[self.accounts.append],
+        )
+        proxies, service = TrustedProxies(), pb.DiscoveryServiceBase
+        connect = ConnectApplication(pipeline, bounds.request_bytes)
+        application = http_application(pipeline, proxies, connect, ())
+        short_cut = ConnectShortCut(pipeline, proxies, bounds, service)
+        self.serving = Http1Serving(application, self.connections, bounds, short_cut)
+
+    async def _handle(self, _message: betterproto.Message, call: Call) -> betterproto.Message:
+        self.began.set()
+        return await self.act(call)
+
+    @property
+    def codes(self) -> list[Code]:
+        return [account.code for account in self.accounts]
+
+
+@asynccontextmanager
+async def serving(bounds: Bounds | None = None) -> AsyncIterator[Rig]:
+    rig = Rig(bounds or Bounds())
+    with captured_logs():
+        server = await asyncio.get_running_loop().create_server(rig.serving.connection, LOOPBACK, 0)
+        rig.port = server.sockets[0].getsockname()[1]
+        try:
+            yield rig
+        finally:
+            server.close()
+            await rig.gate.drain(0)
+            await rig.connections.close(0)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with serving() as rig:
+        yield rig
+
+
+async def ask(rig: Rig, times: int = 1) -> list[bytes]:
+    """Make calls over one connection, and return the answers: the last chunk of each ends it."""
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        answers = []
+        for _ in range(times):
+            writer.write(REQUEST)
+            answers.append(await reader.readuntil(b"0\r\n\r\n"))
+    return answers
+
+
+async def test_a_call_that_has_to_wait_is_carried_out_once_and_answered(rig: Rig) -> None:
+    async def act(call: Call) -> betterproto.Message:
+        call.reply_metadata["coral-staleness"] = "7"
+        await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):  # needs a task
+            await asyncio.sleep(0)
+        return REPLY
+
+    rig.act = act
+    answers = await ask(rig, times=2)
+
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"\r\ncoral-staleness: 7\r\n" in answer
+        assert b'{"meshId":"m"}' in answer
+    assert rig.codes == [Code.OK] * 2
+
+
+async def test_what_goes_with_a_reply_goes_with_it_at_once(rig: Rig) -> None:
+    async def act(call: Call) -> betterproto.Message:
+        call.reply_metadata["coral-staleness"] = "7"
+        return REPLY
+
+    rig.act = act
+    [answer] = await ask(rig)
+
+    assert b"\r\nvary: Accept-Encoding\r\ncoral-staleness: 7\r\ndate: " in answer
+
+
+async def test_a_defect_is_told_once(rig: Rig) -> None:
+    async def act(_call: Call) -> betterproto.Message:
+        raise RuntimeError
+
+    rig.act = act
+    [answer] = await ask(rig)
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"internal" in answer
+    assert rig.codes == [Code.INTERNAL]
+
+
+async def test_a_call_that_waits_ends_with_the_time_that_its_client_has(rig: Rig) -> None:
+    async def act(_call: Call) -> betterproto.Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.act = act
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST.replace(b"\r\n\r\n", b"\r\nconnect-timeout-ms: 20\r\n\r\n"))
+        answer = await reader.readuntil(b"0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert rig.codes == [Code.DEADLINE_EXCEEDED]
+
+
+async def test_a_call_whose_client_is_gone_is_over_and_counted_once(rig: Rig) -> None:
+    over = asyncio.Event()
+
+    async def act(_call: Call) -> betterproto.Message:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+        raise AssertionError
+
+    rig.act = act
+    async with raw_socket(rig.port) as (_, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST)
+        await rig.began.wait()
+    async with asyncio.timeout(PATIENCE):
+        await over.wait()
+
+    assert await rig.gate.drain(0)
+    assert rig.codes == [Code.CANCELLED]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_client_that_is_gone_before_there_is_a_task_is_counted_once(
+    rig: Rig, *, waits: bool
+) -> None:
+    async def act(_call: Call) -> betterproto.Message:
+        if waits:
+            await asyncio.Event().wait()
+        raise NotRegisteredError("m")
+
+    rig.act = act
+    connection = rig.serving.connection()
+    async with raw_socket(rig.port) as (_, writer):
+        connection.connection_made(cast("asyncio.Transport", writer.transport))  # any will do
+        connection.data_received(REQUEST)
+        connection.connection_lost(ConnectionResetError())
+        await asyncio.gather(*connection.tasks)
+
+    assert rig.codes == [Code.CANCELLED if waits else Code.NOT_FOUND]
+    assert await rig.gate.drain(0)
+
+
+async def test_while_the_server_stops_a_call_is_refused_once(rig: Rig) -> None:
+    rig.gate.close()
+
+    [answer] = await ask(rig)
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert rig.codes == [Code.UNAVAILABLE]
+
+
+# -- Connections ----------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_rests_for_too_long_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "_IDLE_TIMEOUT", 0.05)
+    async with (
+        serving() as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        writer.write(REQUEST)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"0\r\n\r\n")
+
+
+async def test_a_connection_that_is_used_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it while the long way answers: neither is stopped by the other's clock."""
+    monkeypatch.setattr(http1, "_IDLE_TIMEOUT", 0.2)
+
+    async def act(_call: Call) -> betterproto.Message:
+        await asyncio.sleep(0.4)
+        return REPLY
+
+    async with (
+        serving() as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        for number in range(6):
+            rig.act = act if number % 3 == 1 else reply
+            writer.write(REQUEST)
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert rig.codes == [Code.OK] * 6
+
+
+@pytest.mark.parametrize("first", [REQUEST, REQUEST.replace(b" HTTP", b"?long=way HTTP")])
+async def test_a_request_that_is_too_slow_is_told_so_after_others_too(first: bytes) -> None:
+    async with (
+        serving(Bounds(request_seconds=0.1)) as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        writer.write(first)
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(REQUEST[:20])
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert rig.codes == [Code.OK]
+
+
+@pytest.mark.parametrize("first", [REQUEST, REQUEST.replace(b" HTTP", b"?long=way HTTP")])
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["headers go on", "headers end"])
+async def test_headers_that_are_too_large_are_told_so_after_others_too(
+    first: bytes, end: bytes
+) -> None:
+    async with (
+        serving(Bounds(header_bytes=1000)) as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        writer.write(first)
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\na: " + b"b" * 1100 + end)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_first_request_that_takes_the_short_cut_is_in_time() -> None:
+    """Nothing more has to come on its connection."""
+    async with (
+        serving(Bounds(request_seconds=0.1)) as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        for _ in range(2):
+            writer.write(REQUEST)
+            await reader.readuntil(b"0\r\n\r\n")
+            await asyncio.sleep(0.2)
+
+    assert rig.codes == [Code.OK] * 2
+
+
+async def test_a_client_that_takes_no_answers_goes_the_long_way(rig: Rig) -> None:
+    """There, what it asks waits until it takes the answers before."""
+    connection = rig.serving.connection()
+    async with raw_socket(rig.port) as (_, writer):
+        connection.connection_made(cast("asyncio.Transport", writer.transport))
+        connection.pause_writing()
+        connection.data_received(REQUEST)
+        assert not rig.codes
+        connection.resume_writing()
+        await asyncio.gather(*connection.tasks)
+    assert rig.codes == [Code.OK]
+    connection.connection_lost(None)
