@@ -28,6 +28,9 @@ _PAUSE = 1.0
 _REPORT_INTERVAL = 60.0
 # A client's goodbye in TLS is waited for no longer than this, in seconds: asyncio would for half a minute.
 _GOODBYE = 2.0
+# How much is read of a connection at once, in bytes. asyncio makes room for 256 KiB before each read, however little
+# comes, and from 128 KiB on glibc asks the system for that: it is most of what a small request costs to read.
+_READ_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -152,7 +155,9 @@ class Acceptor:
     async def _give_protocol(self, sock: CountedSocket) -> None:
         loop = asyncio.get_running_loop()
         if self._tls is None:
-            await loop.connect_accepted_socket(self._make, sock)
+            transport, _ = await loop.connect_accepted_socket(self._make, sock)
+            if hasattr(transport, "max_size"):  # another loop's transport may read in another way
+                transport.max_size = _READ_BYTES
             return
         await loop.connect_accepted_socket(
             self._make,
