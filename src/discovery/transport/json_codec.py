@@ -29,7 +29,7 @@ from betterproto.lib.google.protobuf import FieldDescriptorProtoType as Type
 from discovery.errors import InvalidMessageError
 from discovery.transport import codec, json_values
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
-from discovery.transport.messages import written
+from discovery.transport.messages import held_by, new, written
 from discovery.transport.schema import descriptors
 from discovery.transport.wire import EPOCH
 
@@ -39,6 +39,7 @@ Read = Callable[[object], object]
 Write = Callable[[Any], object]
 
 _GENERATED = "discovery._gen"
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def encode(message: betterproto.Message) -> bytes:
@@ -47,7 +48,7 @@ def encode(message: betterproto.Message) -> bytes:
 
 
 def _encode(message: betterproto.Message) -> bytes:
-    return json.dumps(_write_message(message), ensure_ascii=False, separators=(",", ":")).encode()
+    return _JSON.encode(_write_message(message)).encode()
 
 
 def decode(data: bytes | bytearray, message_type: type[M]) -> M:
@@ -82,7 +83,7 @@ class _Field(NamedTuple):
 def _read_message(message_type: type[M], value: object) -> M:
     values = dict(_read_fields(_fields_by_key(message_type), json_values.read_object(value)))
     # Parsing marks an empty message as set, and its constructor does not.
-    return message_type(**values) if values else codec.decode(b"", message_type)
+    return new(message_type, **values) if values else codec.decode(b"", message_type)
 
 
 def _read_fields(
@@ -109,7 +110,7 @@ def _read_field(field: _Field, value: object) -> object:
 
 def _write_message(message: betterproto.Message) -> dict[str, object]:
     # getattr would give each field that is not set a value.
-    held = vars(message)
+    held = held_by(message)
     return {
         field.json_name: field.kind.write(value)
         for field in _fields(type(message))
@@ -150,7 +151,7 @@ def _write_map(write: Write, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _message_is_set(message: betterproto.Message) -> bool:
-    return betterproto.serialized_on_wire(message) or bool(message)
+    return held_by(message)["_serialized_on_wire"] or bool(message)
 
 
 @cache
