@@ -61,9 +61,9 @@ STARTED: ContextVar[Started | None] = ContextVar("STARTED", default=None)
 """The same for who does not see the scope."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unread:
-    """A request's bytes, and how to read them."""
+    """A request's bytes, and how to read them. Not frozen: to make one would take three times as long."""
 
     data: bytes
     message_type: type[betterproto.Message]

@@ -95,9 +95,9 @@ class ConnectShortCut:
         call = Call(
             head.rpc.path,
             "connect",
-            peer=address,
-            metadata=head.fields,
-            deadline=None if head.seconds is None else time.monotonic() + head.seconds,
+            address,
+            head.fields,
+            None if head.seconds is None else time.monotonic() + head.seconds,
             hush=hush if address == peer else keep_hearing,
         )
         body = data[len(data) - head.size :]

@@ -33,7 +33,7 @@ from discovery.transport.redaction import redacted
 from discovery.validation import MAX_ID_LENGTH
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take two and a half times as long to make
 class Call:
     """One call as its protocol brought it.
 
@@ -108,7 +108,7 @@ class Guard:
         """Look at a call that goes on, before its next reply is sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # see Call
 class Account:
     """A call that is over. `reply` is the last one; `error` None if it went well, or the caller gave up: see `code`."""
 
