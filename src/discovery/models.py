@@ -131,8 +131,7 @@ class Reservation:
     until_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """What a colony or an agent is told of its lease, granted or renewed. `ttl` and `refresh_after` are in seconds."""
 
     revision: int
@@ -142,8 +141,7 @@ class Registered:
     observed_endpoint: Endpoint | None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a lookup found. `staleness` is None, or how many seconds ago it was read, if the store is away."""
 
     lease: Lease

@@ -13,8 +13,7 @@ from discovery.models import Counts, Lease, Registration, Reservation, Terms, Wa
 Listener = Callable[[WatchEvent], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The lease that a registration was given; `renewed` tells a renewal from a first grant."""
 
     lease: Lease

@@ -23,7 +23,7 @@ from discovery.transport.shortcut import Headers, Recognised
 Metadata = Mapping[str, str | bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take twice as long to make
 class BegunCall:
     """A call that was begun, and its message's type: see shortcut.Attempt."""
 

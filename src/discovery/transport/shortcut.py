@@ -139,6 +139,9 @@ class ShortCut:
         self._learning: bytes | None = None
         self._newest: object = None
         self._table: tuple[int, ...] = ()
+        self._fits = 0
+        """How long an answer may be at most, for a stream's window and a frame."""
+        self._most_open = 0
 
     def take(self, data: bytes, at: int, most: int) -> tuple[int, int]:
         """Answer up to `most` requests that `data` begins with from `at` on; it must be the beginning of a frame.
@@ -148,13 +151,12 @@ class ShortCut:
         h2, taken = self._h2, 0
         if h2.state_machine.state is not ConnectionState.SERVER_OPEN:
             return at, 0
-        fits = min(h2.remote_settings.initial_window_size, h2.max_outbound_frame_size)
         while taken < most:
             requests, upto = self._find(data, at, most - taken)
             if not requests:
                 break
             for request in requests:
-                self._answer(request, fits)
+                self._answer(request)
             taken += len(requests)
             at = upto
         return at, taken
@@ -169,7 +171,7 @@ class ShortCut:
         found: list[Request] = []
         highest = h2.highest_inbound_stream_id
         room = h2._inbound_flow_control_window_manager.current_window_size  # noqa: SLF001 - h2 asks for an open stream
-        most = min(most, h2.local_settings.max_concurrent_streams - len(h2.streams))
+        most = min(most, self._most_open - len(h2.streams))
         while end - at >= _HEAD_BYTES:
             kind, flags, stream = HEAD.unpack_from(data, at)
             payload_at = at + _HEAD_BYTES
@@ -208,13 +210,13 @@ class ShortCut:
             at = upto
         return (), at
 
-    def _answer(self, request: Request, fits: int) -> None:
-        """Answer a request in at most `fits` bytes, or have h2 do it; streams must come in their order."""
+    def _answer(self, request: Request) -> None:
+        """Answer a request, or have h2 do it; streams must come in the order of their numbers."""
         stream, known, message, frames = request
         h2 = self._h2
         attempt = known.begin(message)
         answer = attempt.answer
-        room = min(fits, h2.outbound_flow_control_window) - PREFIX
+        room = min(self._fits, h2.outbound_flow_control_window) - PREFIX
         if answer is None or len(answer) > room or h2.encoder.header_table.resized:
             self._take_over(attempt, frames)
             return
@@ -270,10 +272,13 @@ class ShortCut:
     def fed(self, headers: Headers | None) -> None:
         """Take note that h2 was fed up to where `until` said, and of the `headers` that it read if it read any."""
         block, self._learning = self._learning, None
-        table = self._h2.decoder.header_table
+        h2 = self._h2
+        self._most_open = h2.local_settings.max_concurrent_streams
+        self._fits = min(h2.remote_settings.initial_window_size, h2.max_outbound_frame_size)
+        table = h2.decoder.header_table
         entries = table.dynamic_entries
         newest = entries[0] if entries else None
-        limits = self._h2.decoder.max_header_list_size, self._h2.decoder.max_allowed_table_size
+        limits = h2.decoder.max_header_list_size, h2.decoder.max_allowed_table_size
         rest = len(entries), table.maxsize, *limits
         if newest is not self._newest or rest != self._table:
             self._newest, self._table = newest, rest

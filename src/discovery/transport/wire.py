@@ -37,9 +37,9 @@ def write(message: betterproto.Message) -> bytes:
     """
     held = held_by(message)
     parts = [
-        field.write(value)
-        for field in _fields(type(message))
-        if (value := held[field.attribute]) is not UNSET
+        write_field(value)
+        for attribute, write_field in _fields(type(message))
+        if (value := held[attribute]) is not UNSET
     ]
     return b"".join((*parts, held["_unknown_fields"]))
 
@@ -84,7 +84,10 @@ def _scalar(number: int, proto_type: str) -> Write:
         return partial(_write_text, _tag(number, _SIZED))
     if proto_type == betterproto.TYPE_BYTES:
         return partial(_write_bytes, _tag(number, _SIZED))
-    return partial(_write_integer, _tag(number, _VARINT), *_RANGES[proto_type])
+    # Most numbers are those of the call before: lifetimes, revisions, seconds, ports.
+    return lru_cache(256, typed=True)(
+        partial(_write_integer, _tag(number, _VARINT), *_RANGES[proto_type])
+    )
 
 
 _RANGES: Mapping[str, tuple[int, int]] = {
@@ -102,8 +105,9 @@ def _tag(number: int, wire_type: int) -> bytes:
     return _varint(number << 3 | wire_type)
 
 
-@lru_cache(maxsize=1024)  # most are those of the call before: revisions, seconds, ports
 def _varint(number: int) -> bytes:
+    if number < len(_SHORT):
+        return _SHORT[number]
     encoded = bytearray()
     while number >= len(_SHORT):
         encoded.append(number & 0x7F | 0x80)
@@ -159,4 +163,5 @@ def _write_timestamp(tag: bytes, moment: datetime) -> bytes:
 
 
 _WRITE_SECONDS = _scalar(1, betterproto.TYPE_INT64)
-_WRITE_NANOS = _scalar(2, betterproto.TYPE_INT32)
+# Hardly ever the same twice.
+_WRITE_NANOS = partial(_write_integer, _tag(2, _VARINT), *_RANGES[betterproto.TYPE_INT32])
