@@ -130,18 +130,24 @@ class Composition:
                 *self._reflection.mounts(),
             )
 
+        # A span belongs to the task that it was begun in, and what is begun at once may end in another.
+        at_once = never_waits(self._settings.store) and self._tracing is None
         surface = Surface(
             DiscoveryServiceBase,
             pipeline,
             {**self._reflection.routes(), **self._health.routes()},
             http_routes,
             self._settings.cors_origin,
+            at_once,
         )
-        settings = self._settings
-        # A span belongs to the task that it was begun in, and what is begun at once may end in another.
-        fast = settings.fast_path and never_waits(settings.store) and self._tracing is None
         return make_listener(
-            surface, self._gate, self._connections, self._proxies, bounds, self._clock, fast=fast
+            surface,
+            self._gate,
+            self._connections,
+            self._proxies,
+            bounds,
+            self._clock,
+            fast=self._settings.fast_path,
         )
 
     def _make_pipeline(self) -> Pipeline:

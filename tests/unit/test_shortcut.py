@@ -88,6 +88,7 @@ class Side:
 
     fast: bool
     bounds: Bounds = BOUNDS
+    at_once: bool = True
     pipe: Pipe = field(default_factory=Pipe)
     accounts: list[Account] = field(default_factory=list)
     begun: int = 0
@@ -111,7 +112,9 @@ class Side:
 
         pipeline.begin = count  # type: ignore[assignment]
         proxies = TrustedProxies()
-        handler = GrpcServing(pipeline, _no_application, proxies, self.bounds, {}).handler()
+        handler = GrpcServing(
+            pipeline, _no_application, proxies, self.bounds, {}, at_once=self.at_once
+        ).handler()
         self.connection = Http2Connection(
             handler, Connections(), self.bounds, StoppedClock(), handler if self.fast else None
         )
@@ -324,13 +327,13 @@ def plain(script: Script, times: int = 6) -> None:
         script.add(*script.request())
 
 
-async def compare(chunks: Sequence[bytes]) -> tuple[Side, Side]:
+async def compare(chunks: Sequence[bytes], *, at_once: bool = True) -> tuple[Side, Side]:
     """Compare what becomes of `chunks` with what h2 makes of the same pieces.
 
     When h2 is fed several frames of which one is broken, it forgets what came before that: so it is fed piece by piece
     what the other was, and what the other was spared.
     """
-    fast, general = Side(fast=True), Side(fast=False)
+    fast, general = Side(fast=True, at_once=at_once), Side(fast=False)
     for chunk in chunks:
         await fast.feed([chunk])
         fast.pieces.append(None)
@@ -624,11 +627,23 @@ def _table(script: Script, draw: st.DrawFn, _usual_headers: Any) -> None:
 ACTS = (_usual, _usual, _usual, _group, _other, _bent, _late, _connection, _table)
 
 
-@given(scripts())
+@given(scripts(), st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_whatever_a_client_sends_both_ways_mean_the_same(chunks: Sequence[bytes]) -> None:
-    asyncio.run(_compare(chunks))
+def test_whatever_a_client_sends_both_ways_mean_the_same(
+    chunks: Sequence[bytes], at_once: bool
+) -> None:
+    asyncio.run(_compare(chunks, at_once=at_once))
 
 
-async def _compare(chunks: Sequence[bytes]) -> None:
-    await compare(chunks)
+async def _compare(chunks: Sequence[bytes], *, at_once: bool) -> None:
+    await compare(chunks, at_once=at_once)
+
+
+async def test_calls_that_wait_anyway_are_left_to_their_tasks_but_not_to_h2() -> None:
+    script = Script()
+    plain(script, 8)
+    pieces = one_by_one(script)
+    fast, _ = await compare(pieces, at_once=False)
+    assert fast.begun == 0
+    assert len(fast.accounts) == 8
+    assert fast.pieces.count(None) > len(pieces)  # it was spared some

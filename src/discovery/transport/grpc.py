@@ -33,7 +33,7 @@ from discovery.transport.deadlines import read_deadline
 from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
-from discovery.transport.grpc_request import MessageBuffer, SpentBuffer
+from discovery.transport.grpc_request import SPENT, MessageBuffer
 from discovery.transport.grpc_stream import Departures, StreamExchange
 from discovery.transport.grpc_unary import (
     UnaryExchange,
@@ -70,8 +70,13 @@ class GrpcServing:
         bounds: Bounds,
         more_routes: Routes,
         service: type[Servable] = DiscoveryServiceBase,
+        *,
+        at_once: bool = True,
     ) -> None:
-        """Answer gRPC of `service` by `pipeline`, and `more_routes`; give every other stream to `application`."""
+        """Answer gRPC of `service` by `pipeline`, and `more_routes`; give every other stream to `application`.
+
+        `at_once` says that most calls need not wait for anything.
+        """
         self._pipeline = pipeline
         self._application = application
         self._proxies = proxies
@@ -88,7 +93,7 @@ class GrpcServing:
             for path, route in ours.items()
         }
         self._beginners = {
-            path: Beginner(pipeline, path, route.request_type, self._who)
+            path: Beginner(pipeline, path, route.request_type, self._who, at_once)
             for path, route in ours.items()
             if not route.cardinality.server_streaming
         }
@@ -175,7 +180,6 @@ class Http2Handler(Handler, StreamHandler):
         super().__init__(cast("dict[str, Route]", routes), _CODEC, _STATUS_DETAILS, events)
         self._answers = answers
         self._beginners = beginners
-        self._expected: Attempt | None = None
         self._application = application
         self._bounds = bounds
         self._refuse = refuse
@@ -191,11 +195,7 @@ class Http2Handler(Handler, StreamHandler):
         self.__gc_step__()
         acknowledge = partial(stream.connection.ack, cast("int", stream.id))
         fields = dict(headers)
-        if (attempt := self.expected()) is not None:
-            begun = cast("BegunCall", attempt)
-            stream.buffer = SpentBuffer(acknowledge, self._bounds, begun.call.deadline)
-            answer = self._conclude(stream, begun)
-        elif _GRPC.match(fields.get("content-type", "")):
+        if _GRPC.match(fields.get("content-type", "")):
             answer = self._answer_grpc(stream, headers, fields, acknowledge)
         else:
             body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
@@ -218,14 +218,16 @@ class Http2Handler(Handler, StreamHandler):
             return None
         return beginner.recognise(headers, transport)
 
-    def expect(self, attempt: Attempt) -> None:
+    def conclude(
+        self, stream: Http2Stream, attempt: Attempt, release_stream: Callable[..., Any]
+    ) -> None:
         """See Calls."""
-        self._expected = attempt
-
-    def expected(self) -> Attempt | None:
-        """See Calls."""
-        attempt, self._expected = self._expected, None
-        return attempt
+        begun = cast("BegunCall", attempt)
+        stream.buffer = SPENT
+        task = self.loop.create_task(self._conclude(stream, begun))
+        task.add_done_callback(release_stream)
+        task.add_done_callback(begun.leave)
+        self._tasks[stream] = task
 
     async def _conclude(self, stream: Http2Stream, begun: BegunCall) -> None:
         exchange = UnaryExchange(stream, begun.message_type, self._bounds)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import betterproto
@@ -23,12 +24,32 @@ from discovery.transport.shortcut import Headers, Recognised
 Metadata = Mapping[str, str | bytes]
 
 
+class Later:
+    """A call that will have to wait, so that it is not begun before there is a task for it: see Begun."""
+
+    __slots__ = ("_call", "_pipeline", "_receive")
+
+    reply = None
+
+    def __init__(self, pipeline: Pipeline, call: Call, receive: Receive) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._receive = receive
+
+    async def outcome(self) -> betterproto.Message:
+        """Carry the call out: see Pipeline.unary."""
+        return await self._pipeline.unary(self._call, self._receive)
+
+    def abandon(self) -> None:
+        """Give the call up, which has not begun."""
+
+
 @dataclass(slots=True)  # frozen, it would take twice as long to make
 class BegunCall:
-    """A call that was begun, and its message's type: see shortcut.Attempt."""
+    """A call that was begun, or is to be, and its message's type: see shortcut.Attempt."""
 
     call: Call
-    begun: Begun
+    begun: Begun | Later
     message_type: type[betterproto.Message]
 
     @property
@@ -37,8 +58,8 @@ class BegunCall:
         reply = self.begun.reply
         return None if reply is None or self.call.reply_metadata else codec.encode(reply)
 
-    def abandon(self) -> None:
-        """Give the call up."""
+    def leave(self, _task: object) -> None:
+        """End the call, if its task was cancelled before it began."""
         self.begun.abandon()
 
 
@@ -51,6 +72,8 @@ class Beginner:
     message_type: type[betterproto.Message]
     who: Callable[[asyncio.Transport, Metadata], tuple[str | None, Hush]]
     """Says who calls over a connection with such metadata, and how to stop hearing them."""
+    at_once: bool
+    """Whether most calls need not wait for anything."""
 
     def recognise(self, headers: Headers, transport: asyncio.Transport) -> Recognised | None:
         """Return how to begin calls of this method with `headers`, which are those of a gRPC request."""
@@ -68,7 +91,8 @@ class Beginner:
         def begin(data: bytes) -> BegunCall:
             deadline = None if seconds is None else time.monotonic() + seconds
             call = Call(self.path, "grpc", address, metadata, deadline, hush=hush)
-            return BegunCall(call, self.pipeline.begin(call, receive(data)), self.message_type)
+            begin = self.pipeline.begin if self.at_once else partial(Later, self.pipeline)
+            return BegunCall(call, begin(call, receive(data)), self.message_type)
 
         def receive(data: bytes) -> Receive:
             async def read() -> betterproto.Message:

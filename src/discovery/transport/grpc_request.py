@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from grpclib.protocol import Buffer
+
 from discovery.transport.framing import PREFIX
 from discovery.transport.http2 import RequestBuffer
 
@@ -71,10 +73,15 @@ class MessageBuffer(RequestBuffer):
             super().eof()
 
 
-class SpentBuffer(RequestBuffer):
-    """A RequestBuffer for what was read already: the client may send as much again."""
+class _Spent(Buffer):
+    """What is left to collect of a request that came to its end: nothing."""
 
-    def add(self, data: bytes, ack_size: int) -> None:
-        """Take in a DATA frame: see grpclib."""
-        del data
-        self._ack_callback(ack_size)
+    def __init__(self) -> None:
+        """Collect nothing."""
+
+    def unacked_size(self) -> int:
+        """Return how many bytes nobody read."""
+        return 0
+
+
+SPENT = _Spent()

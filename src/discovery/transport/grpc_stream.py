@@ -11,7 +11,7 @@ import asyncio
 from typing import cast
 
 import betterproto
-from grpclib.protocol import Buffer, Connection, Stream
+from grpclib.protocol import Connection, Stream
 from h2.connection import ConnectionInputs, H2Connection
 from h2.exceptions import StreamClosedError
 from h2.stream import StreamInputs
@@ -28,7 +28,7 @@ from discovery.transport.framing import (
     START_BLOCK,
     frame_head,
 )
-from discovery.transport.grpc_request import MessageBuffer
+from discovery.transport.grpc_request import SPENT, MessageBuffer
 from discovery.transport.grpc_unary import UnaryExchange
 from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
@@ -56,20 +56,6 @@ class Departures:
                 connection.flush()
 
 
-class _Spent(Buffer):
-    """What is left to collect of a request that came to its end: nothing."""
-
-    def __init__(self) -> None:
-        """Collect nothing."""
-
-    def unacked_size(self) -> int:
-        """Return how many bytes nobody read."""
-        return 0
-
-
-_SPENT = _Spent()
-
-
 class StreamExchange(UnaryExchange):
     """One request and the replies to it."""
 
@@ -94,7 +80,7 @@ class StreamExchange(UnaryExchange):
         stream, buffer = self._stream, cast("MessageBuffer", self._stream.buffer)
         if buffer.ended:
             stream.connection.ack(cast("int", stream.id), buffer.unacked_size())
-            stream.buffer = _SPENT
+            stream.buffer = SPENT
         return message
 
     async def answer(self) -> None:

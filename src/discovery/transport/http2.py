@@ -206,15 +206,10 @@ class Http2Connection(H2Protocol):
         if not self.connection.is_closing():
             self.connection.flush()
 
-    def _take_over(self, attempt: Attempt, frames: bytes) -> None:
-        """Give h2 the frames of a call that was begun, and the stream that comes of them the call."""
-        calls = cast("Calls", self._calls)
-        calls.expect(attempt)
-        try:
-            self._feed(frames)
-        finally:
-            if (left := calls.expected()) is not None:
-                left.abandon()
+    def _take_over(self, number: int, attempt: Attempt) -> None:
+        """Have a stream that h2 has opened take over a call."""
+        stream = self.connection.create_stream(stream_id=number)
+        cast("Calls", self._calls).conclude(stream, attempt, self.processor.register(stream))
 
     def _feed(self, data: bytes) -> Headers | None:
         """Feed h2, and act on what comes of it. Return the headers of the last request that has begun with it."""

@@ -56,6 +56,8 @@ class Surface:
     http_routes: Callable[[], Sequence[BaseRoute]] = tuple
     """Makes them, once there is HTTP to serve."""
     cors_origins: tuple[str, ...] = ()
+    at_once: bool = False
+    """Whether most calls need not wait for anything."""
 
 
 def make_listener(
@@ -68,13 +70,16 @@ def make_listener(
     *,
     fast: bool = False,
 ) -> Listener:
-    """Return what serves `surface` on the connections that it accepts.
-
-    What is `fast` takes short cuts for calls that mostly need not wait for anything.
-    """
-    http = _Http(surface, connections, proxies, bounds, fast=fast)
+    """Return what serves `surface` on the connections that it accepts, with short cuts if it is to be `fast`."""
+    http = _Http(surface, connections, proxies, bounds, fast=fast and surface.at_once)
     grpc = GrpcServing(
-        surface.pipeline, http.answer, proxies, bounds, surface.grpc_routes, surface.service
+        surface.pipeline,
+        http.answer,
+        proxies,
+        bounds,
+        surface.grpc_routes,
+        surface.service,
+        at_once=surface.at_once,
     )
 
     def http2() -> Http2Connection:

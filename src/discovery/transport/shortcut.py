@@ -24,8 +24,9 @@ Why that is right:
 - **What h2 knows afterwards** is the highest stream; that this one is over, and closed by our END_STREAM, so that late
   frames for it are treated as they must be (5.1); and both of the connection's windows, with the WINDOW_UPDATE when it
   is due. A stream's own windows end with it. The connection's state machine has one state for all of this.
-- **The call is the same call**: it goes through the same pipeline. What does not end at once, or not with an answer
-  that fits, is given to h2 after all, both frames of it, and the stream that comes of them takes over the call.
+- **The call is the same call**: it goes through the same pipeline. One that does not end at once, or not with an answer
+  that fits, is taken over by a stream: h2 makes it, and puts it through the steps of its own state machine. Its windows
+  are new, and nothing more can come on it, so that what is left to h2 is the answer.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from grpclib.protocol import Connection
-from h2.connection import ConnectionState, H2Connection
-from h2.stream import StreamClosedBy
+from grpclib.protocol import Connection, Stream
+from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
+from h2.stream import StreamClosedBy, StreamInputs
 from hyperframe.frame import WindowUpdateFrame
 
 from discovery.transport.floods import FloodGuard
@@ -52,6 +53,8 @@ from discovery.transport.framing import (
 )
 
 _HEAD_BYTES = HEAD.size
+_STEPS = StreamInputs.RECV_HEADERS, StreamInputs.RECV_DATA, StreamInputs.RECV_END_STREAM
+_LINGERING = 20
 _LAST_STREAM = 2**31 - 1
 _BLOCKS = 32
 """How many header blocks of a connection are remembered: clients have a few for each method."""
@@ -64,10 +67,6 @@ class Attempt(Protocol):
     @property
     def answer(self) -> bytes | None:
         """Its answer, if it is over and that is all there is to say."""
-        ...
-
-    def abandon(self) -> None:
-        """Give the call up: its stream did not come to be."""
         ...
 
 
@@ -94,22 +93,20 @@ Headers = list[tuple[str, str]]
 class Calls(Protocol):
     """The calls that can be begun at once."""
 
+    def conclude(
+        self, stream: Stream, attempt: Attempt, release_stream: Callable[..., object]
+    ) -> None:
+        """Have a new stream conclude a call, and release it afterwards."""
+        ...
+
     def recognise(self, headers: Headers, transport: asyncio.Transport) -> Recognised | None:
         """Return what to do with requests of `headers` on a connection; None if they are for h2 in any case."""
         ...
 
-    def expect(self, attempt: Attempt) -> None:
-        """Have the next stream take over a call."""
-        ...
 
-    def expected(self) -> Attempt | None:
-        """Return the call that no stream took over, and expect it no more."""
-        ...
-
-
-Request = tuple[int, Recognised, bytes, bytes]
-"""A stream, what it is for, the message, and both frames."""
-TakeOver = Callable[[Attempt, bytes], None]
+Request = tuple[int, Recognised, bytes]
+"""A stream, what it is for, and the message."""
+TakeOver = Callable[[int, Attempt], None]
 
 
 class ShortCut:
@@ -125,7 +122,7 @@ class ShortCut:
     ) -> None:
         """Begin `calls`, whose messages have up to `largest` bytes.
 
-        `take_over` is given what cannot be answered here: the attempt, and the frames to feed to h2 for it.
+        `take_over` is given what cannot be answered here, with the number of the stream that h2 now has for it.
         """
         self._connection = connection
         self._h2: H2Connection = connection._connection  # noqa: SLF001 - grpclib keeps it to itself
@@ -167,7 +164,9 @@ class ShortCut:
         A client that makes several calls at once may send the headers of all before the data of any.
         """
         h2, end = self._h2, len(data)
-        opened: dict[int, tuple[Recognised, bytes]] = {}
+        if len(h2.streams) > _LINGERING:
+            _ = h2.open_inbound_streams  # where h2 forgets those that are over
+        opened: dict[int, Recognised] = {}
         found: list[Request] = []
         highest = h2.highest_inbound_stream_id
         room = h2._inbound_flow_control_window_manager.current_window_size  # noqa: SLF001 - h2 asks for an open stream
@@ -186,9 +185,9 @@ class ShortCut:
                 if not (highest < stream <= _LAST_STREAM and stream & 1):
                     break
                 highest = stream
-                opened[stream] = known, data[at:upto]
+                opened[stream] = known
             elif kind & 0xFF == DATA and flags == END_STREAM and stream in opened:
-                known, headers = opened.pop(stream)
+                known = opened.pop(stream)
                 room -= size
                 message = data[payload_at + PREFIX : upto]
                 if (
@@ -201,7 +200,7 @@ class ShortCut:
                     or room < 0
                 ):
                     break
-                found.append((stream, known, message, headers + data[at:upto]))
+                found.append((stream, known, message))
                 if not opened:
                     found.sort()
                     return found, upto
@@ -212,22 +211,30 @@ class ShortCut:
 
     def _answer(self, request: Request) -> None:
         """Answer a request, or have h2 do it; streams must come in the order of their numbers."""
-        stream, known, message, frames = request
-        h2 = self._h2
+        stream, known, message = request
+        h2, size = self._h2, PREFIX + len(message)
         attempt = known.begin(message)
         answer = attempt.answer
+        self._guard.passed(stream, size)
         room = min(self._fits, h2.outbound_flow_control_window) - PREFIX
         if answer is None or len(answer) > room or h2.encoder.header_table.resized:
-            self._take_over(attempt, frames)
+            self._open(stream)
+            self._receive(size)
+            self._take_over(stream, attempt)
             return
-        size, sent = PREFIX + len(message), PREFIX + len(answer)
-        self._guard.passed(stream, size)
+        self._receive(size)
         h2.highest_inbound_stream_id = stream
         h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
-        self._receive(size)
+        sent = PREFIX + len(answer)
         h2.outbound_flow_control_window -= sent
         h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
         self._connection.data_sent += sent
+
+    def _open(self, number: int) -> None:
+        """Have h2 open a stream on which a whole request has come."""
+        stream = self._h2._begin_new_stream(number, AllowedStreamIDs.ODD)  # noqa: SLF001 - only frames lead to it
+        for step in _STEPS:
+            stream.state_machine.process_input(step)
 
     def _receive(self, size: int) -> None:
         """Take in `size` bytes, and give the client's window back when h2 would."""
