@@ -309,3 +309,34 @@ async def test_a_client_that_takes_no_answers_goes_the_long_way(rig: Rig) -> Non
         await asyncio.gather(*connection.tasks)
     assert rig.codes == [Code.OK]
     connection.connection_lost(None)
+
+
+async def test_a_request_behind_one_under_way_waits_for_its_turn(rig: Rig) -> None:
+    go, calls = asyncio.Event(), iter(range(9))
+
+    async def act(_call: Call) -> betterproto.Message:
+        if next(calls) == 0:
+            await go.wait()
+        return REPLY
+
+    rig.act = act
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST)
+        await rig.began.wait()
+        writer.write(REQUEST)
+        await ask(rig)  # by when the one before has been read
+        assert len(rig.accounts) == 1
+        go.set()
+        for _ in range(2):
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert rig.codes == [Code.OK] * 3
+
+
+async def test_a_body_that_looks_like_a_request_is_none(rig: Rig) -> None:
+    head = REQUEST.removesuffix(BODY).replace(b"14", str(len(REQUEST)).encode())
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(head)
+        await ask(rig)  # by when the head has been read
+        writer.write(REQUEST)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    assert rig.codes == [Code.OK, Code.INVALID_ARGUMENT]
