@@ -97,7 +97,8 @@ class _Manners:
             await refusal(scope, receive, send_with_manners)
             return
         started: Started | None = scope.get(STARTED_KEY)
-        STARTED.set(started)  # also if there is none: this may run in the context of the request before
+        # Also if there is none: this may run in the context of the request before.
+        STARTED.set(started)
         if started is None:
             await self._app(scope, receive, send_with_manners)
             return
