@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.transport.accept import Acceptor
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.drain import DrainGate
+from discovery.transport.gathering import GatheringTransport, Turn
 from discovery.transport.limits import ConnectionLimits
 from discovery.transport.tls import HTTP2, ServerTls
 
@@ -40,6 +41,7 @@ class Listener:
         self._http2 = http2
         self._http1 = http1
         self._patience = patience
+        self._turn = Turn()
         self._acceptor: Acceptor | None = None
 
     def start(
@@ -76,7 +78,7 @@ class Listener:
         await self._connections.close(_LINGER)
 
     def _newcomer(self) -> Newcomer:
-        return Newcomer(self._connections, self._http2, self._http1, self._patience)
+        return Newcomer(self._connections, self._http2, self._http1, self._patience, self._turn)
 
 
 class Newcomer(asyncio.Protocol):
@@ -90,8 +92,10 @@ class Newcomer(asyncio.Protocol):
         http2: MakeProtocol,
         http1: MakeProtocol,
         patience: float,
+        turn: Turn,
     ) -> None:
-        """Wait `patience` seconds for enough to tell."""
+        """Wait `patience` seconds for enough to tell. What is answered is sent in its `turn`."""
+        self._turn = turn
         self._connections = connections
         self._http2 = http2
         self._http1 = http1
@@ -133,7 +137,7 @@ class Newcomer(asyncio.Protocol):
         self._leave()
         protocol = make_protocol()
         self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
+        protocol.connection_made(GatheringTransport(self._transport, self._turn))
         if self._said:
             protocol.data_received(self._said)
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.transport.connections import Connections
+from discovery.transport.gathering import Turn
 from discovery.transport.listener import Newcomer
 from tests.integration.support import PATIENCE, Running
 from tests.support import examples
@@ -120,6 +121,7 @@ async def _feed(data: bytes, cuts: list[int]) -> None:
         lambda: Recorder("http2", received),
         lambda: Recorder("http1", received),
         patience=PATIENCE,
+        turn=Turn(),
     )
     transport.protocol = newcomer
     newcomer.connection_made(transport)
