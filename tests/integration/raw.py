@@ -165,7 +165,8 @@ class RawConnection:
         self.lost = not data
         for event in self.h2.receive_data(data) if data else ():
             self._take(event)
-        await self.send()
+        with suppress(ConnectionError):  # what is acknowledged came with the connection's end
+            await self.send()
 
     def _take(self, event: h2.events.Event) -> None:
         match event:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -31,6 +32,11 @@ from discovery.models import (
 )
 
 _FORMAT = b"1"
+
+_ROOM = 4096
+_LONGEST = 1024
+"""Bytes of what is remembered, at most: with what was read from them, all take some 20 MB."""
+
 _NOBODY = b"-"
 
 # Escapes everything beyond ASCII, so that no string can fail to be encoded.
@@ -59,22 +65,29 @@ def encode_registration(registration: Registration) -> bytes:
 
 
 def decode_lease(value: bytes) -> Lease:
-    """Return the lease that is stored as `value`.
+    """Return the lease that is stored as `value`. Of the same value it may be the same object, which nobody changes.
 
     Raises:
         StoreUnavailableError: it is none.
     """
+    return _lease_again(value) if len(value) <= _LONGEST else _lease(value)
+
+
+def _lease(value: bytes) -> Lease:
     with _understanding():
         head, _, body = value.partition(b"\n")
         form, revision, last_seen_us, expires_at_us, *more = head.split(b" ")
         if form != _FORMAT:
             raise ValueError(form)
-        registration = _registration(json.loads(body))
+        registration = _registration_again(body) if len(body) <= _LONGEST else _registration(body)
         granted_at_us, owner = more[1:3] if len(more) > 2 else (b"0", _NOBODY)  # noqa: PLR2004
         return Lease(
             *(registration, int(revision), int(last_seen_us), int(expires_at_us)),
             *(int(granted_at_us), _decode_owner(owner)),
         )
+
+
+_lease_again = lru_cache(_ROOM)(_lease)
 
 
 def decode_reservation(value: bytes) -> Reservation:
@@ -154,7 +167,8 @@ def _public_endpoint_document(endpoint: PublicEndpoint) -> Mapping[str, Any]:
     return document
 
 
-def _registration(document: Mapping[str, Any]) -> Registration:
+def _registration(body: bytes) -> Registration:
+    document: Mapping[str, Any] = json.loads(body)
     observed, public = document.get("observed_endpoint"), document.get("public_endpoint")
     return Registration(
         mesh_id=document["mesh_id"],
@@ -169,6 +183,10 @@ def _registration(document: Mapping[str, Any]) -> Registration:
         public_endpoint=None if public is None else _public_endpoint(public),
         agent_id=document.get("agent_id", ""),
     )
+
+
+_registration_again = lru_cache(_ROOM)(_registration)
+"""A renewal changes the words before the registration, and not the registration."""
 
 
 def _endpoint(document: Mapping[str, Any]) -> Endpoint:
