@@ -41,7 +41,7 @@ from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
 from h2.stream import StreamClosedBy, StreamInputs
 from hyperframe.frame import WindowUpdateFrame
 
-from discovery.transport.floods import FloodGuard
+from discovery.transport.floods import FloodGuard, note_closed
 from discovery.transport.framing import (
     DATA,
     END_HEADERS,
@@ -148,10 +148,11 @@ class ShortCut:
         h2, taken = self._h2, 0
         if h2.state_machine.state is not ConnectionState.SERVER_OPEN:
             return at, 0
-        while taken < most:
+        while taken < most and at < len(data):
             requests, upto = self._find(data, at, most - taken)
             if not requests:
                 break
+            self._guard.passed(len(requests), requests[-1][0])
             for request in requests:
                 self._answer(request)
             taken += len(requests)
@@ -215,7 +216,6 @@ class ShortCut:
         h2, size = self._h2, PREFIX + len(message)
         attempt = known.begin(message)
         answer = attempt.answer
-        self._guard.passed(stream, size)
         room = min(self._fits, h2.outbound_flow_control_window) - PREFIX
         if answer is None or len(answer) > room or h2.encoder.header_table.resized:
             self._open(stream)
@@ -224,7 +224,7 @@ class ShortCut:
             return
         self._receive(size)
         h2.highest_inbound_stream_id = stream
-        h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
+        note_closed(h2, stream, StreamClosedBy.SEND_END_STREAM)
         sent = PREFIX + len(answer)
         h2.outbound_flow_control_window -= sent
         h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
