@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from discovery.models import Counts, Lease
+from discovery.models import Counts, Lease, Registration
 from discovery.stores.base import Quotas
 from discovery.stores.memory.reminders import Ending
 from discovery.stores.memory.roster import Roster
@@ -13,10 +13,34 @@ from discovery.stores.memory.roster import Roster
 
 @dataclass(slots=True, eq=False)
 class Entry(Ending):
-    """A lease; the rest is its keepers'."""
+    """What is held of a lease; the rest is its keepers'.
 
-    lease: Lease
+    The lease itself is made when somebody asks for it, and kept until it is renewed. Most renewals are followed by
+    another before that, and each lease would be one more object that a collection of garbage has to look at.
+    """
+
+    registration: Registration
+    revision: int
+    last_seen_us: int
+    expires_at_us: int
+    granted_at_us: int
+    owner: str
     block: int = field(init=False)
+    kept: Lease | None = field(init=False, default=None)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease: the same object until it is renewed."""
+        if self.kept is None:
+            self.kept = self.as_lease()
+        return self.kept
+
+    def as_lease(self) -> Lease:
+        """Return the lease for whoever does not ask again."""
+        return Lease(
+            *(self.registration, self.revision, self.last_seen_us, self.expires_at_us),
+            *(self.granted_at_us, self.owner),
+        )
 
 
 class Census:
@@ -29,22 +53,19 @@ class Census:
 
     def add(self, entry: Entry) -> None:
         """Take in a lease that was granted."""
-        lease = entry.lease
-        (self._agents if lease.registration.agent_id else self._colonies).add(entry)
-        if lease.owner:
-            self._own(lease, 1)
+        (self._agents if entry.registration.agent_id else self._colonies).add(entry)
+        self._own(entry, 1)
 
     def remove(self, entry: Entry) -> None:
         """Take out one that is over."""
-        lease = entry.lease
-        (self._agents if lease.registration.agent_id else self._colonies).remove(entry)
-        if lease.owner:
-            self._own(lease, -1)
+        (self._agents if entry.registration.agent_id else self._colonies).remove(entry)
+        self._own(entry, -1)
 
-    def passed(self, old: Lease, new: Lease) -> None:
-        """Take in that a lease has another owner."""
-        self._own(old, -1)
-        self._own(new, 1)
+    def pass_on(self, entry: Entry, owner: str) -> None:
+        """Give a lease another owner."""
+        self._own(entry, -1)
+        entry.owner = owner
+        self._own(entry, 1)
 
     def counts(self) -> Counts:
         """Return how many there are."""
@@ -58,8 +79,8 @@ class Census:
         """Return the list of agents, or of colonies."""
         return self._agents if agents else self._colonies
 
-    def _own(self, lease: Lease, change: int) -> None:
-        if lease.owner and not lease.registration.agent_id:
-            self._owned[lease.owner] += change
-            if not self._owned[lease.owner]:
-                del self._owned[lease.owner]
+    def _own(self, entry: Entry, change: int) -> None:
+        if entry.owner and not entry.registration.agent_id:
+            self._owned[entry.owner] += change
+            if not self._owned[entry.owner]:
+                del self._owned[entry.owner]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from discovery.clock import MICROSECONDS, Instant
-from discovery.models import Lease, Reservation, lease_name
+from discovery.models import Registration, Reservation, lease_name
 from discovery.stores.memory.reminders import Ending, Reminders
 
 
@@ -34,10 +34,13 @@ class Reservations:
             return None
         return Reservation(held.pubkey, held.until_us)
 
-    def keep(self, lease: Lease, ends_us: int, reserve: int) -> None:
-        """Reserve the name of `lease`, which ends at `ends_us`, for its key, for `reserve` seconds more."""
-        whose, spare_us = lease.registration, reserve * MICROSECONDS
-        name, until_us = lease_name(whose.mesh_id, whose.agent_id), lease.expires_at_us + spare_us
+    def keep(self, whose: Registration, expires_at_us: int, ends_us: int, reserve: int) -> None:
+        """Reserve the name of a lease for its key, for `reserve` seconds more.
+
+        It ends at `expires_at_us` of Unix time, and at `ends_us` on the monotonic clock.
+        """
+        spare_us = reserve * MICROSECONDS
+        name, until_us = lease_name(whose.mesh_id, whose.agent_id), expires_at_us + spare_us
         ends_us += spare_us
         held = self._reserved.get(name)
         if held is not None and held.reminder_us <= ends_us:

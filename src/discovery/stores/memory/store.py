@@ -63,12 +63,12 @@ class MemoryStore:
             self._check_grant(name, registration, terms, now)
             entry = self._grant(name, registration, ttl, now, terms.owner)
         else:
-            if entry.lease.registration.pubkey not in (registration.pubkey, terms.old_pubkey):
-                raise _taken(entry.lease)
+            if entry.registration.pubkey not in (registration.pubkey, terms.old_pubkey):
+                raise _taken(entry)
             self._renew(entry, registration, ttl, now, terms.owner)
         if terms is not NO_TERMS:
             self._reserve(name, entry, terms)
-        return Grant(entry.lease, renewed)
+        return Grant(entry.as_lease(), renewed)
 
     async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
@@ -83,7 +83,7 @@ class MemoryStore:
         entry = self._live(name, now)
         if entry is None:
             return False
-        if entry.lease.registration.pubkey != pubkey:
+        if entry.registration.pubkey != pubkey:
             raise NotOwnerError(mesh_id, agent_id=agent_id)
         self._reminders.forget(entry)
         self._remove(entry, now)
@@ -112,7 +112,7 @@ class MemoryStore:
     ) -> LeasesPage:
         """See RegistryStore."""
         entries, after = self._census.roster(agents=agents).page(after, limit)
-        live = (entry.lease for entry in entries if now.monotonic_us < entry.ends_us)
+        live = (entry.as_lease() for entry in entries if now.monotonic_us < entry.ends_us)
         found = (lease for lease in live if lease.registration.mesh_id.startswith(prefix))
         return LeasesPage(tuple(found), after)
 
@@ -122,7 +122,7 @@ class MemoryStore:
         agents = self._revisions.agents.get(mesh_id)
         looked_at, more = agents.page(after, limit) if agents else ([], False)
         entries = [self._live(lease_name(mesh_id, agent_id), now) for agent_id in looked_at]
-        leases = tuple(entry.lease for entry in entries if entry is not None)
+        leases = tuple(entry.as_lease() for entry in entries if entry is not None)
         revision = self._revisions.of_agents(mesh_id, now)
         return AgentsPage(revision, leases, looked_at[-1] if more else "")
 
@@ -145,7 +145,7 @@ class MemoryStore:
         """See RegistryStore."""
         entry = self._live(mesh_id, now)
         if entry is not None:
-            return WatchEvent(mesh_id, entry.lease.revision, entry.lease)
+            return WatchEvent(mesh_id, entry.revision, entry.lease)
         return WatchEvent(mesh_id, self._revisions.of_absent(mesh_id, now), None)
 
     def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
@@ -187,37 +187,38 @@ class MemoryStore:
         ends_us, expires_at_us = tight(now.monotonic_us + span_us), tight(unix_us + span_us)
         revision = self._revisions.granted(registration, Instant(unix_us, now.monotonic_us))
         held = self._words.shared_by(registration)
-        lease = Lease(held, revision, unix_us, expires_at_us, unix_us, owner)
-        entry = self._entries[name] = Entry(ends_us, lease)
+        entry = Entry(ends_us, held, revision, unix_us, expires_at_us, unix_us, owner)
+        self._entries[name] = entry
         self._reminders.set(entry)
         self._census.add(entry)
-        self._report(lease)
+        self._report(entry)
         return entry
 
     def _renew(
         self, entry: Entry, registration: Registration, ttl: int, now: Instant, owner: str
     ) -> None:
-        old, span_us = entry.lease, ttl * MICROSECONDS
-        changed = registration != old.registration
-        revision = self._revisions.changed(old, now) if changed else old.revision
-        expires_at_us = old.expires_at_us
+        span_us = ttl * MICROSECONDS
+        changed = registration != entry.registration
+        if changed:
+            entry.revision = self._revisions.changed(entry.as_lease(), now)
+            entry.registration = self._words.shared_by(registration)
         if now.monotonic_us + span_us > entry.ends_us:
             entry.ends_us = tight(now.monotonic_us + span_us)
-            expires_at_us = tight(now.unix_us + span_us)
-        kept = self._words.shared_by(registration) if changed else old.registration
-        seen_us = tight(now.unix_us)
-        entry.lease = Lease(kept, revision, seen_us, expires_at_us, old.granted_at_us, owner)
-        if owner != old.owner:
-            self._census.passed(old, entry.lease)
+            entry.expires_at_us = tight(now.unix_us + span_us)
+        entry.last_seen_us = tight(now.unix_us)
+        entry.kept = None
+        if owner != entry.owner:
+            self._census.pass_on(entry, owner)
         if changed:
-            self._report(entry.lease)
+            self._report(entry)
 
     def _reserve(self, name: str, entry: Entry, terms: Terms) -> None:
         if terms.reserve:
-            self._reservations.keep(entry.lease, entry.ends_us, terms.reserve)
+            self._reservations.keep(
+                entry.registration, entry.expires_at_us, entry.ends_us, terms.reserve
+            )
         elif terms.old_pubkey:
-            pubkey = entry.lease.registration.pubkey
-            self._reservations.pass_on(name, terms.old_pubkey, pubkey)
+            self._reservations.pass_on(name, terms.old_pubkey, entry.registration.pubkey)
 
     def _expire(self, entry: Entry, now: Instant) -> None:
         self.expired += 1
@@ -225,19 +226,20 @@ class MemoryStore:
 
     def _remove(self, entry: Entry, now: Instant, *, expired: bool = False) -> None:
         """Take out what has no reminder any more, or one that is forgotten."""
-        lease, whose = entry.lease, entry.lease.registration
+        lease, whose = entry.as_lease(), entry.registration
         del self._entries[lease_name(whose.mesh_id, whose.agent_id)]
         self._census.remove(entry)
-        del entry.lease  # the entry may wait among the reminders for long
+        del entry.registration, entry.kept  # the entry may wait among the reminders for long
         revision = self._revisions.ended(lease, now)
         self._listener(WatchEvent(whose.mesh_id, revision, None, whose.agent_id, expired))
 
-    def _report(self, lease: Lease) -> None:
-        whose = lease.registration
-        self._listener(WatchEvent(whose.mesh_id, lease.revision, lease, whose.agent_id))
+    def _report(self, entry: Entry) -> None:
+        whose = entry.registration
+        lease = entry.as_lease()
+        self._listener(WatchEvent(whose.mesh_id, entry.revision, lease, whose.agent_id))
 
 
-def _taken(held: Lease) -> MeshIdTakenError:
+def _taken(held: Entry) -> MeshIdTakenError:
     whose = held.registration
     return MeshIdTakenError(whose.mesh_id, held.expires_at_us, agent_id=whose.agent_id)
 
