@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -15,6 +15,7 @@ from discovery._gen.coral.discovery import v1 as pb
 from discovery.errors import Code, NotRegisteredError
 from discovery.transport import http1
 from discovery.transport.bounds import Bounds
+from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.connect import ConnectApplication
 from discovery.transport.connect_shortcut import ConnectShortCut
 from discovery.transport.connections import Connections
@@ -44,7 +45,7 @@ async def reply(_call: Call) -> betterproto.Message:
 class Rig:
     """A server with one method, that does what it is told."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, proxies: TrustedProxies) -> None:
         self.gate = DrainGate()
         self.accounts: list[Account] = []
         self.act: Act = reply
@@ -57,10 +58,9 @@ class Rig:
             structlog.get_logger(),
             witnesses=[self.accounts.append],
         )
-        proxies, service = TrustedProxies(), pb.DiscoveryServiceBase
         connect = ConnectApplication(pipeline, bounds.request_bytes)
         application = http_application(pipeline, proxies, connect, ())
-        short_cut = ConnectShortCut(pipeline, proxies, bounds, service)
+        short_cut = ConnectShortCut(pipeline, proxies, bounds, pb.DiscoveryServiceBase)
         self.serving = Http1Serving(application, self.connections, bounds, short_cut)
 
     async def _handle(self, _message: betterproto.Message, call: Call) -> betterproto.Message:
@@ -73,8 +73,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def serving(bounds: Bounds | None = None) -> AsyncIterator[Rig]:
-    rig = Rig(bounds or Bounds())
+async def serving(
+    bounds: Bounds | None = None, proxies: TrustedProxies | None = None
+) -> AsyncIterator[Rig]:
+    rig = Rig(bounds or Bounds(), proxies or TrustedProxies())
     with captured_logs():
         server = await asyncio.get_running_loop().create_server(rig.serving.connection, LOOPBACK, 0)
         rig.port = server.sockets[0].getsockname()[1]
@@ -245,6 +247,54 @@ async def test_a_connection_that_is_used_does_not_rest(monkeypatch: pytest.Monke
             writer.write(REQUEST)
             assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
     assert rig.codes == [Code.OK] * 6
+
+
+async def test_a_short_call_after_a_long_one_stops_the_long_ways_clock(rig: Rig) -> None:
+    """Else that would close the connection, however much it is used meanwhile."""
+
+    async def act(_call: Call) -> betterproto.Message:
+        await asyncio.sleep(0)
+        return REPLY
+
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        clocks = []
+        for how in (act, reply):
+            rig.act = how
+            writer.write(REQUEST)
+            await reader.readuntil(b"0\r\n\r\n")
+            [connection] = rig.connections._open
+            clocks.append(cast("http1.Http1Connection", connection).timeout_keep_alive_task)
+    assert clocks[0] is not None
+    assert clocks[1] is None
+
+
+@pytest.mark.parametrize(
+    "proxies, forwarded, heard",
+    [
+        pytest.param((), b"", False, id="a caller"),
+        pytest.param((), b"x-forwarded-for: 203.0.113.9\r\n", False, id="who says to be a proxy"),
+        pytest.param((LOOPBACK,), b"x-forwarded-for: 203.0.113.9\r\n", True, id="a proxy"),
+    ],
+)
+async def test_only_a_callers_own_connection_can_be_hushed(
+    proxies: Sequence[str], forwarded: bytes, heard: bool
+) -> None:
+    """A trusted proxy's has others' calls too."""
+    hushes: list[Hush] = []
+
+    async def act(call: Call) -> betterproto.Message:
+        hushes.append(call.hush)
+        return REPLY
+
+    async with (
+        serving(proxies=TrustedProxies(proxies)) as rig,
+        raw_socket(rig.port) as (reader, writer),
+        asyncio.timeout(PATIENCE),
+    ):
+        rig.act = act
+        writer.write(REQUEST.replace(b"content-type", forwarded + b"content-type"))
+        await reader.readuntil(b"0\r\n\r\n")
+    assert [hush is keep_hearing for hush in hushes] == [heard]
 
 
 @pytest.mark.parametrize("first", [REQUEST, REQUEST.replace(b" HTTP", b"?long=way HTTP")])
