@@ -143,6 +143,21 @@ def test_help_names_every_setting_and_its_variable(flag: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--port", "-1"]])
 def test_help_and_mistakes_do_not_wait_for_what_only_a_server_needs(arguments: list[str]) -> None:
     """What keeps `--help` fast, measured by what it loads: a stopwatch would measure the machine."""
+    loaded = loaded_by(*arguments)
+    assert "discovery.cli.server" in loaded
+    packages = {name.partition(".")[0] for name in loaded}
+    assert not packages & {"grpclib", "h2", "betterproto", "structlog", "asyncio", "rich", "yaml"}
+    assert not loaded & {"discovery.server", "discovery.transport", "discovery.stores"}
+
+
+def test_a_server_does_not_wait_for_what_draws_tracebacks() -> None:
+    loaded = loaded_by("--host", "192.0.2.1")  # RFC 5737: nobody's address, so that it gives up
+    assert {"discovery.server", "structlog"} <= loaded
+    assert not {name for name in loaded if name.startswith("rich.")}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Return what modules `coral-discovery` loads until it is over."""
     result = subprocess.run(
         [sys.executable, "-X", "importtime", script("coral-discovery"), *arguments],
         env=clean_environment(),
@@ -151,11 +166,7 @@ def test_help_and_mistakes_do_not_wait_for_what_only_a_server_needs(arguments: l
         timeout=PATIENCE,
         check=False,
     )
-    loaded = {match[1] for match in re.finditer(r"\|\s+([\w.]+)$", result.stderr, re.MULTILINE)}
-    assert "discovery.cli.server" in loaded
-    packages = {name.partition(".")[0] for name in loaded}
-    assert not packages & {"grpclib", "h2", "betterproto", "structlog", "asyncio", "rich", "yaml"}
-    assert not loaded & {"discovery.server", "discovery.transport", "discovery.stores"}
+    return {match[1] for match in re.finditer(r"\|\s+([\w.]+)$", result.stderr, re.MULTILINE)}
 
 
 def test_prints_a_completion_script() -> None:
