@@ -23,6 +23,7 @@ from discovery._gen.google.rpc import (
 )
 from discovery.errors import Code, DiscoveryError, MalformedMessageError, Violation
 from discovery.transport import codec
+from discovery.transport.messages import new
 
 DOMAIN = "discovery.coral.io"
 
@@ -73,10 +74,8 @@ _TYPE_PREFIX = "type.googleapis.com/google.rpc."
 
 def status_of(error: DiscoveryError) -> Status:
     """Return `error` as google.rpc.Status, the form that every protocol carries."""
-    details = [
-        Any(_TYPE_PREFIX + type(detail).__name__, bytes(detail)) for detail in _details(error)
-    ]
-    return Status(code=error.code, message=message_of(error), details=details)
+    details = [_packed(detail) for detail in _details(error)]
+    return new(Status, code=error.code.value, message=message_of(error), details=details)
 
 
 def message_of(error: DiscoveryError) -> str:
@@ -148,7 +147,7 @@ def _moment(info: ErrorInfo, name: str) -> int:
 
 def _details(error: DiscoveryError) -> Iterator[betterproto.Message]:
     if error.reason:
-        yield ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(_metadata(error)))
+        yield new(ErrorInfo, reason=error.reason, domain=DOMAIN, metadata=dict(_metadata(error)))
     if isinstance(error, errors.InvalidFieldError):
         yield BadRequest(field_violations=list(_field_violations(error.violations)))
     if error.retry_after is not None:
@@ -183,6 +182,11 @@ def _field_violations(violations: tuple[Violation, ...]) -> Iterator[BadRequestF
             )
             return
         yield BadRequestFieldViolation(field=field, description=description)
+
+
+def _packed(detail: betterproto.Message) -> Any:
+    name = type(detail).__name__
+    return new(Any, type_url=_TYPE_PREFIX + name, value=codec.encode(detail))
 
 
 def _unpacked(details: Iterable[Any]) -> Iterator[betterproto.Message]:
