@@ -81,13 +81,18 @@ func (s *single) take() (*call, time.Time, bool) {
 
 // tally is what one connection saw.
 type tally struct {
+	settled   time.Time // what is due before is not measured: connections are still being made
+	calls     int
 	latencies []time.Duration
 	failed    int
 	example   string
 }
 
 func (t *tally) ok(due time.Time) {
-	t.latencies = append(t.latencies, time.Since(due))
+	t.calls++
+	if !due.Before(t.settled) {
+		t.latencies = append(t.latencies, time.Since(due))
+	}
 }
 
 func (t *tally) fail(reason string) {
@@ -163,6 +168,9 @@ func run(with settings, todo *plan, connections int) []tally {
 	tallies := make([]tally, connections)
 	var group sync.WaitGroup
 	for i := range tallies {
+		if with.paced && !with.once {
+			tallies[i].settled = todo.start.Add(todo.end.Sub(todo.start) / 4)
+		}
 		group.Go(func() { work(with, todo, &tallies[i]) })
 	}
 	group.Wait()
@@ -212,13 +220,13 @@ func summary(tallies []tally, elapsed time.Duration) report {
 	result := report{Seconds: elapsed.Seconds()}
 	for _, one := range tallies {
 		all = append(all, one.latencies...)
+		result.Calls += one.calls
 		result.Failed += one.failed
 		if one.example != "" {
 			result.Example = one.example
 		}
 	}
 	slices.Sort(all)
-	result.Calls = len(all)
 	result.P50 = percentile(all, 0.50)
 	result.P99 = percentile(all, 0.99)
 	return result

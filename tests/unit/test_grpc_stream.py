@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
-
 import pytest
-from grpclib.protocol import Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from discovery.transport.grpc_stream import Departures, put_message
+from discovery.transport.grpc_stream import put_message
 from tests.unit.test_grpc_unary import START, Pair, meaning
 
 
@@ -78,44 +74,3 @@ def test_nothing_is_put_on_a_stream_that_is_over() -> None:
 
     with pytest.raises(ProtocolError):
         put_message(pair.server, 1, b"data", first=True)
-
-
-class FakeConnection:
-    def __init__(self, *, closing: bool = False) -> None:
-        self.flushed = 0
-        self._closing = closing
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def flush(self) -> None:
-        self.flushed += 1
-
-
-def soon(departures: Departures, connection: Any) -> None:
-    departures.soon(cast("Connection", connection))
-
-
-async def test_a_connection_is_written_once_for_all_its_streams_in_each_turn() -> None:
-    departures, connection, other = Departures(), FakeConnection(), FakeConnection()
-
-    for _ in range(3):
-        soon(departures, connection)
-    soon(departures, other)
-    assert (connection.flushed, other.flushed) == (0, 0)
-    await asyncio.sleep(0)
-    assert (connection.flushed, other.flushed) == (1, 1)
-
-    soon(departures, connection)
-    await asyncio.sleep(0)
-    assert (connection.flushed, other.flushed) == (2, 1)
-
-
-async def test_a_connection_that_is_gone_by_then_is_left_alone() -> None:
-    departures, gone, there = Departures(), FakeConnection(closing=True), FakeConnection()
-
-    soon(departures, gone)
-    soon(departures, there)
-    await asyncio.sleep(0)
-
-    assert (gone.flushed, there.flushed) == (0, 1)

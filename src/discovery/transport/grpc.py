@@ -34,7 +34,7 @@ from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_request import SPENT, MessageBuffer
-from discovery.transport.grpc_stream import Departures, StreamExchange
+from discovery.transport.grpc_stream import StreamExchange
 from discovery.transport.grpc_unary import (
     UnaryExchange,
     is_grpc_request,
@@ -81,7 +81,6 @@ class GrpcServing:
         self._application = application
         self._proxies = proxies
         self._bounds = bounds
-        self._departures = Departures()
         ours = service().__mapping__()
         self._routes = {**more_routes, **ours}
         self._answers = {
@@ -143,7 +142,6 @@ class GrpcServing:
             self._bounds,
             pipeline=self._pipeline,
             call=call,
-            departures=self._departures,
         )
         return exchange.run(exchange.answer, deadline)
 

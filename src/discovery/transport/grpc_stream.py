@@ -1,17 +1,14 @@
 """A gRPC call of one request and many replies, over one stream of grpclib's: what `grpc_unary` is for one reply.
 
-A reply that fits waits in its connection until everybody had a turn, and leaves together with those of the other
-streams there. One that has to wait, for its window or because the client reads too slowly, goes the way that grpclib
-has for it.
+A reply that has to wait, for its window or because the client reads too slowly, goes the way that grpclib has for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 import betterproto
-from grpclib.protocol import Connection, Stream
+from grpclib.protocol import Stream
 from h2.connection import ConnectionInputs, H2Connection
 from h2.exceptions import StreamClosedError
 from h2.stream import StreamInputs
@@ -33,28 +30,6 @@ from discovery.transport.grpc_unary import UnaryExchange
 from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
 
-_MOST_UNSENT = 16 * 1024
-"""Bytes that wait on a connection at most: beyond them they are written at once, so that a slow reader is noticed."""
-
-
-class Departures:
-    """Writes what the streams of each connection have to send, once in a turn of the loop and not once a stream."""
-
-    def __init__(self) -> None:
-        self._waiting: set[Connection] = set()
-
-    def soon(self, connection: Connection) -> None:
-        """Write what waits on a connection, when everybody had a turn."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._waiting.add(connection)
-
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for connection in waiting:
-            if not connection.is_closing():
-                connection.flush()
-
 
 class StreamExchange(UnaryExchange):
     """One request and the replies to it."""
@@ -67,12 +42,10 @@ class StreamExchange(UnaryExchange):
         *,
         pipeline: Pipeline,
         call: Call,
-        departures: Departures,
     ) -> None:
         super().__init__(stream, message_type, bounds)
         self._pipeline = pipeline
         self._call = call
-        self._departures = departures
 
     async def receive(self) -> betterproto.Message:
         """Return the one message of the request, and give back what it took to wait for it; see `received`."""
@@ -103,7 +76,7 @@ class StreamExchange(UnaryExchange):
         stream, connection = self._stream, self._stream.connection
         if not connection.write_ready.is_set():
             return False
-        h2, number = stream._h2_connection, cast("int", stream.id)  # noqa: SLF001 - grpclib cannot share a write
+        h2, number = stream._h2_connection, cast("int", stream.id)  # noqa: SLF001 - grpclib cannot send without waiting
         if number not in h2.streams:
             raise StreamClosedError(number)
         if not put_message(h2, number, data, first=not self._started):
@@ -112,10 +85,7 @@ class StreamExchange(UnaryExchange):
         stream.data_sent += len(data)
         connection.data_sent += len(data)
         connection.data_send_process()
-        if len(h2._data_to_send) < _MOST_UNSENT:  # noqa: SLF001 - where all its frames wait
-            self._departures.soon(connection)
-        else:
-            connection.flush()
+        connection.flush()
         return True
 
     async def _start(self) -> None:
