@@ -22,7 +22,6 @@ from discovery.models import (
     WatchEvent,
     lease_name,
 )
-from discovery.remembered import Remembered
 from discovery.stores.base import (
     NO_TERMS,
     AgentsPage,
@@ -185,7 +184,7 @@ class RedisStore:
             "register",
             wanted.mesh_id,
             wanted.agent_id,
-            *(wanted.pubkey.encode(), _encoded(wanted), ttl * MICROSECONDS),
+            *(wanted.pubkey.encode(), encode_registration(wanted), ttl * MICROSECONDS),
             *(terms.reserve * 1000, terms.old_pubkey.encode(), encode_owner(terms.owner)),
             int(may_grant),
         )
@@ -202,10 +201,6 @@ class RedisStore:
         shard, server = self._backend.place(mesh)
         keys = shard.keys(mesh, agent_id.encode())
         return await self._backend.run(server, script, keys, name, shard.owned(), *arguments)
-
-
-_encoded = Remembered(encode_registration)
-"""A heartbeat's registration is mostly the very object of the one before."""
 
 
 class _WouldBeNewError(Exception):
