@@ -34,6 +34,8 @@ from discovery.transport.pipeline import Call, Pipeline
 class StreamExchange(UnaryExchange):
     """One request and the replies to it."""
 
+    __slots__ = ("_call", "_pipeline")
+
     def __init__(
         self,
         stream: Stream,

@@ -71,6 +71,8 @@ def _plain_address(address: str) -> str | None:
 class UnaryExchange:
     """One request and its answer."""
 
+    __slots__ = ("_bounds", "_message_type", "_started", "_stream")
+
     def __init__(
         self, stream: Stream, message_type: type[betterproto.Message], bounds: Bounds
     ) -> None:
