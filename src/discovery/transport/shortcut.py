@@ -41,7 +41,7 @@ from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
 from h2.stream import StreamClosedBy, StreamInputs
 from hyperframe.frame import WindowUpdateFrame
 
-from discovery.transport.floods import FloodGuard, note_closed
+from discovery.transport.floods import FloodGuard
 from discovery.transport.framing import (
     DATA,
     END_HEADERS,
@@ -224,7 +224,7 @@ class ShortCut:
             return
         self._receive(size)
         h2.highest_inbound_stream_id = stream
-        note_closed(h2, stream, StreamClosedBy.SEND_END_STREAM)
+        h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
         sent = PREFIX + len(answer)
         h2.outbound_flow_control_window -= sent
         h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
