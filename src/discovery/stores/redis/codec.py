@@ -13,10 +13,10 @@ one wrote no words after the key. A reservation is one line:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from discovery.errors import StoreUnavailableError
@@ -32,15 +32,27 @@ from discovery.models import (
 )
 
 _FORMAT = b"1"
+_NOBODY = b"-"
 
 _ROOM = 4096
 _LONGEST = 1024
-"""Bytes of what is remembered, at most: with what was read from them, all take some 20 MB."""
-
-_NOBODY = b"-"
+"""Bytes of a value that is remembered, at most."""
 
 # Escapes everything beyond ASCII, so that no string can fail to be encoded.
 _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+
+T = TypeVar("T")
+
+
+def _read_again(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Return `read`, remembering what it made of short values. What it raises is not remembered."""
+    remembered = lru_cache(_ROOM)(read)
+
+    @wraps(read)
+    def read_again(value: bytes) -> T:
+        return remembered(value) if len(value) <= _LONGEST else read(value)
+
+    return read_again
 
 
 def encode_registration(registration: Registration) -> bytes:
@@ -64,30 +76,24 @@ def encode_registration(registration: Registration) -> bytes:
     return _to_json(document).encode()
 
 
+@_read_again
 def decode_lease(value: bytes) -> Lease:
     """Return the lease that is stored as `value`. Of the same value it may be the same object, which nobody changes.
 
     Raises:
         StoreUnavailableError: it is none.
     """
-    return _lease_again(value) if len(value) <= _LONGEST else _lease(value)
-
-
-def _lease(value: bytes) -> Lease:
     with _understanding():
         head, _, body = value.partition(b"\n")
         form, revision, last_seen_us, expires_at_us, *more = head.split(b" ")
         if form != _FORMAT:
             raise ValueError(form)
-        registration = _registration_again(body) if len(body) <= _LONGEST else _registration(body)
+        registration = _registration(body)
         granted_at_us, owner = more[1:3] if len(more) > 2 else (b"0", _NOBODY)  # noqa: PLR2004
         return Lease(
             *(registration, int(revision), int(last_seen_us), int(expires_at_us)),
             *(int(granted_at_us), _decode_owner(owner)),
         )
-
-
-_lease_again = lru_cache(_ROOM)(_lease)
 
 
 def decode_reservation(value: bytes) -> Reservation:
@@ -167,6 +173,7 @@ def _public_endpoint_document(endpoint: PublicEndpoint) -> Mapping[str, Any]:
     return document
 
 
+@_read_again  # a renewal changes the words before the registration, and not the registration
 def _registration(body: bytes) -> Registration:
     document: Mapping[str, Any] = json.loads(body)
     observed, public = document.get("observed_endpoint"), document.get("public_endpoint")
@@ -183,10 +190,6 @@ def _registration(body: bytes) -> Registration:
         public_endpoint=None if public is None else _public_endpoint(public),
         agent_id=document.get("agent_id", ""),
     )
-
-
-_registration_again = lru_cache(_ROOM)(_registration)
-"""A renewal changes the words before the registration, and not the registration."""
 
 
 def _endpoint(document: Mapping[str, Any]) -> Endpoint:
