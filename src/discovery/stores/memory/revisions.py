@@ -7,7 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from discovery.clock import Instant
-from discovery.models import Lease, Registration, next_revision
+from discovery.models import Registration, next_revision
+from discovery.stores.memory.census import Entry
 
 # How many revisions of what is absent are kept, so that a watcher who comes back is not told again.
 _ABSENT_REMEMBERED = 10_000
@@ -51,19 +52,19 @@ class Revisions:
         self._absent.pop(new.mesh_id, None)
         return next_revision(self._last_absent, now.unix_us)
 
-    def changed(self, lease: Lease, now: Instant) -> int:
-        """Return the revision at which what `lease` says is changed."""
-        whose = lease.registration
+    def changed(self, entry: Entry, now: Instant) -> int:
+        """Return the revision at which what `entry` says is changed."""
+        whose = entry.registration
         if whose.agent_id:
             return self.agents[whose.mesh_id].change(now)
-        return next_revision(lease.revision, now.unix_us)
+        return next_revision(entry.revision, now.unix_us)
 
-    def ended(self, lease: Lease, now: Instant) -> int:
-        """Return the revision at which there is no longer the one that `lease` was of."""
-        whose = lease.registration
+    def ended(self, entry: Entry, now: Instant) -> int:
+        """Return the revision at which there is no longer the one that `entry` is of."""
+        whose = entry.registration
         if whose.agent_id:
             return self._part(whose, now)
-        return self._note_absence(whose.mesh_id, now, lease.revision)
+        return self._note_absence(whose.mesh_id, now, entry.revision)
 
     def of_absent(self, mesh_id: str, now: Instant) -> int:
         """Return the revision of a mesh that has no colony."""

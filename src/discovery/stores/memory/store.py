@@ -200,7 +200,7 @@ class MemoryStore:
         span_us = ttl * MICROSECONDS
         changed = registration != entry.registration
         if changed:
-            entry.revision = self._revisions.changed(entry.as_lease(), now)
+            entry.revision = self._revisions.changed(entry, now)
             entry.registration = self._words.shared_by(registration)
         if now.monotonic_us + span_us > entry.ends_us:
             entry.ends_us = tight(now.monotonic_us + span_us)
@@ -226,11 +226,11 @@ class MemoryStore:
 
     def _remove(self, entry: Entry, now: Instant, *, expired: bool = False) -> None:
         """Take out what has no reminder any more, or one that is forgotten."""
-        lease, whose = entry.as_lease(), entry.registration
+        whose = entry.registration
         del self._entries[lease_name(whose.mesh_id, whose.agent_id)]
         self._census.remove(entry)
+        revision = self._revisions.ended(entry, now)
         del entry.registration, entry.kept  # the entry may wait among the reminders for long
-        revision = self._revisions.ended(lease, now)
         self._listener(WatchEvent(whose.mesh_id, revision, None, whose.agent_id, expired))
 
     def _report(self, entry: Entry) -> None:
