@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event, StreamReset
 from h2.exceptions import DenialOfServiceError, FrameTooLargeError
 from h2.stream import StreamClosedBy
@@ -82,6 +83,11 @@ DEFAULT_LIMITS = FloodLimits()
 
 def _never(_stream: int) -> bool:
     return False
+
+
+def _is_refusal(reset: StreamReset) -> bool:
+    """Tell whether we reset a stream that was one too many, which nothing has answered: see `refusals`."""
+    return not reset.remote_reset and reset.error_code is ErrorCodes.REFUSED_STREAM
 
 
 class _Bucket:
@@ -170,7 +176,9 @@ class FloodGuard:
         Raises:
             FloodError: there were too many without an answer.
         """
-        if isinstance(event, StreamReset) and not self._answered(event.stream_id):
+        if isinstance(event, StreamReset) and (
+            _is_refusal(event) or not self._answered(event.stream_id)
+        ):
             self._resets.spend(1, "streams reset before they were answered")
 
     def _refill(self, sent: int) -> None:

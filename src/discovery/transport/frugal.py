@@ -21,6 +21,8 @@ from h2.events import Event
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame
 
+from discovery.transport.refusals import RefusingH2
+
 T = TypeVar("T")
 
 
@@ -77,11 +79,11 @@ class _Receivers:
 
 _METHODS: Mapping[type[Frame], Callable[..., Any]] = {
     kind: cast("Any", method).__func__
-    for kind, method in H2Connection()._frame_dispatch_table.items()  # noqa: SLF001 - h2 has no other list of them
+    for kind, method in RefusingH2()._frame_dispatch_table.items()  # noqa: SLF001 - h2 has no other list of them
 }
 
 
-class FrugalH2(H2Connection):
+class FrugalH2(RefusingH2):
     """h2's side of a connection."""
 
     def __init__(self, config: H2Configuration) -> None:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from discovery.client import DiscoveryClient
 from tests.integration.grpcio_client import Schema
@@ -178,3 +179,49 @@ async def test_what_reset_requests_had_sent_does_not_use_up_the_connections_wind
         await bad.seen()
     assert bad.h2.outbound_flow_control_window >= before // 2
     assert (await ask(bad)).status == OK
+
+
+# -- More calls at once than are allowed -------------------------------------------------------------
+
+
+async def test_calls_beyond_those_allowed_are_refused_and_the_others_answered(
+    bad: RawConnection, server: Running
+) -> None:
+    """A client that has yet to be told how many it may make begins as many as it likes."""
+    streams = [bad.begin(request_headers()) for _ in range(150)]
+    await bad.send()
+    for stream in streams:
+        bad.data(stream, framed(b""))
+    await bad.send()
+    answers = [await bad.answer(stream) for stream in streams]
+    assert [answer.status for answer in answers[:100]] == [OK] * 100
+    assert {answer.reset for answer in answers[100:]} == {ErrorCodes.REFUSED_STREAM}
+    assert (await ask(bad)).status == OK
+    assert [len(c.processor.streams) for c in open_connections(server)] == [0, 0]
+
+
+async def test_what_refused_calls_had_sent_does_not_use_up_the_connections_window(
+    bad: RawConnection,
+) -> None:
+    await bad.seen()
+    before = bad.h2.outbound_flow_control_window
+    bad.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 1000
+    bad.h2.remote_settings.acknowledge()
+    for _ in range(100):
+        bad.begin(request_headers())
+    for _ in range(100):
+        stream = bad.begin(request_headers())
+        bad.data(stream, b"x" * 16_000)
+        await bad.send()
+        assert (await bad.answer(stream)).reset == ErrorCodes.REFUSED_STREAM
+    assert bad.h2.outbound_flow_control_window >= before // 2
+
+
+async def test_a_client_that_does_not_stop_at_what_is_allowed_is_sent_away(
+    bad: RawConnection,
+) -> None:
+    for _ in range(1000):
+        bad.begin(request_headers())
+    await bad.send()
+    await bad.closed_by_server()
+    assert bad.goaways[-1].error_code == ErrorCodes.ENHANCE_YOUR_CALM
