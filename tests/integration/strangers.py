@@ -28,16 +28,25 @@ class Stranger(asyncio.Protocol):
 
     url: str
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, calls: int) -> None:
+        self.calls = 0
         self.asked = asyncio.Event()
+        """Set once there were `calls`."""
+        self.left = asyncio.Event()
+        self._expected = calls
         self._answer = answer
         self._h2 = H2Connection(H2Configuration(client_side=False))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.left.set()
+
     def data_received(self, data: bytes) -> None:
-        if any(isinstance(event, RequestReceived) for event in self._h2.receive_data(data)):
+        events = self._h2.receive_data(data)
+        self.calls += sum(isinstance(event, RequestReceived) for event in events)
+        if self.calls >= self._expected:
             self.asked.set()
         if self._answer:
             self._transport.write(self._answer)
@@ -45,9 +54,9 @@ class Stranger(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def strange_server(answer: bytes = b"") -> AsyncIterator[Stranger]:
+async def strange_server(answer: bytes = b"", calls: int = 1) -> AsyncIterator[Stranger]:
     """A Stranger, for one connection."""
-    stranger = Stranger(answer)
+    stranger = Stranger(answer, calls)
     loop = asyncio.get_running_loop()
     async with await loop.create_server(lambda: stranger, LOOPBACK, 0) as server:
         stranger.url = url_of(port_of(server))

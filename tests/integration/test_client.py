@@ -204,6 +204,37 @@ async def test_connects_again_after_the_server_was_away(gateway: Gateway) -> Non
                 await client.health()
 
 
+async def test_calls_that_wait_for_others_end_with_the_connection_too() -> None:
+    """A connection has room for a hundred at once, before the server has said a word."""
+    async with strange_server(calls=100) as server:
+        client = DiscoveryClient(server.url, timeout=PATIENCE)
+        calls = [asyncio.create_task(client.health()) for _ in range(150)]
+        async with asyncio.timeout(PATIENCE):
+            await server.asked.wait()
+            for _ in range(100):  # in which the others would come
+                await asyncio.sleep(0)
+            client.close()
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            await server.left.wait()
+    assert {type(end) for end in ends} == {UnreachableError}
+    assert server.calls == 100
+
+
+async def test_calls_that_waited_for_others_are_made_once_more_when_the_connection_is_lost(
+    server: Running, gateway: Gateway
+) -> None:
+    gateway.target = server.port
+    async with DiscoveryClient(url_of(gateway.port), timeout=PATIENCE) as client:
+        await client.health()
+        gateway.deaf = True
+        calls = [asyncio.create_task(client.health()) for _ in range(150)]
+        async with asyncio.timeout(PATIENCE):
+            await gateway.ignored.wait()
+        gateway.deaf = False
+        gateway.hang_up()
+        assert {report.status for report in await asyncio.gather(*calls)} == {"ok"}
+
+
 # -- Endpoints -------------------------------------------------------------------------------------------
 
 

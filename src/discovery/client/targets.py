@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.events import RecvInitialMetadata, listen
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import ProtocolError as ConnectionOverError
 
 from discovery._gen.coral.discovery.v1 import DiscoveryServiceStub
 from discovery._gen.google.rpc import Status as StatusMessage
+from discovery.client.connection import ClientChannel
 from discovery.errors import (
     Code,
     ConfigError,
@@ -90,7 +91,7 @@ class Target:
         self.endpoint = endpoint
         self._metadata = metadata
         self._failed_at: float | None = None
-        self._channel = Channel(
+        self._channel = ClientChannel(
             host,
             port,
             ssl=_for_http2(tls or tls_context()) if secure else None,
@@ -142,15 +143,15 @@ class Target:
             raise DeadlineExceededError(message) from error
         except (OSError, UnicodeError, StreamTerminatedError, ProtocolError) as error:
             raise UnreachableError(f"cannot reach {self.endpoint}: {error}") from error
-        except AttributeError as error:
-            if error.name != _CLOSED:
+        except (AttributeError, ConnectionOverError) as error:
+            if isinstance(error, AttributeError) and error.name != _CLOSED:
                 raise
             raise UnreachableError(f"the connection to {self.endpoint} was lost") from error
 
 
 def was_cut_off(error: DiscoveryError) -> bool:
     """Return whether the connection was lost under a call that had begun, as when a server restarts."""
-    return isinstance(error.__cause__, StreamTerminatedError | AttributeError)
+    return isinstance(error.__cause__, StreamTerminatedError | AttributeError | ConnectionOverError)
 
 
 def _translate(error: GRPCError) -> DiscoveryError:
