@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -78,6 +79,9 @@ class DiscoveryClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        await asyncio.sleep(
+            0
+        )  # the loop closes sockets in its next turn, and servers wait for that when they stop
 
     def close(self) -> None:
         """Close the connections; calls in flight fail, and later ones too. Idempotent."""
