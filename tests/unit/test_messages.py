@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from discovery._gen.coral.discovery import v1 as pb
 from discovery._gen.google.rpc import ErrorInfo, RetryInfo
-from discovery.transport import codec, messages, wire
+from discovery.transport import codec, json_codec, messages, wire
 from tests.fuzz.messages import MESSAGE_TYPES, references
 from tests.support import examples
 
@@ -54,6 +54,38 @@ def test_writing_gives_the_bytes_that_betterproto_writes(
     assert wire.write(parsed) == bytes(parsed)
     assert wire.write(messages.read(data, kind)) == bytes(parsed)
     assert wire.write(kind(**values_of(parsed))) == bytes(kind(**values_of(parsed)))
+
+
+@given(written=WRITTEN, data=st.data())
+@examples(300)
+def test_a_pattern_is_written_as_the_message_that_it_makes(
+    written: tuple[type[betterproto.Message], bytes], data: st.DataObject
+) -> None:
+    kind, encoded = written
+    values = values_of(messages.read(encoded, kind))
+    varying = data.draw(st.sets(st.sampled_from(sorted(values)))) if values else set()
+    like = kind(**{name: value for name, value in values.items() if name not in varying})
+    pattern = messages.Pattern(like, *varying)
+
+    filled = pattern.filled(**{name: values[name] for name in varying})
+
+    assert filled == kind(**values)
+    assert codec.encode(filled) == bytes(kind(**values))
+    assert json_codec.encode(filled) == json_codec.encode(kind(**values))
+
+
+def test_what_a_patterns_messages_have_in_common_is_written_once() -> None:
+    endpoint = pb.Endpoint(ip="203.0.113.9")
+    pattern = messages.Pattern(
+        pb.RegisterColonyResponse(success=True, observed_endpoint=endpoint), "revision"
+    )
+    first = [form(pattern.filled(revision=1)) for form in (codec.encode, json_codec.encode)]
+    endpoint.ip = "198.51.100.1"  # which nobody is to do
+    second = [form(pattern.filled(revision=2)) for form in (codec.encode, json_codec.encode)]
+    assert codec.decode(second[0], pb.RegisterColonyResponse) == pb.RegisterColonyResponse(
+        success=True, observed_endpoint=pb.Endpoint(ip="203.0.113.9"), revision=2
+    )
+    assert first[1].replace(b'"1"', b'"2"') == second[1]
 
 
 @given(written=WRITTEN)

@@ -11,6 +11,7 @@ from discovery.transport.codec import (
     REGISTERED,
     endpoint_message,
     from_datetime,
+    granted,
     observed_in,
     to_datetime,
 )
@@ -49,17 +50,7 @@ def register_request(registration: Registration) -> pb.RegisterAgentRequest:
 
 def register_reply(registered: Registered) -> pb.RegisterAgentResponse:
     """Return the answer to a registration that succeeded; `codec.registered_from` reads it back."""
-    reply = new(
-        pb.RegisterAgentResponse,
-        success=True,
-        ttl=registered.ttl,
-        expires_at=to_datetime(registered.expires_at_us),
-        refresh_after=registered.refresh_after,
-        revision=registered.revision,
-    )
-    if registered.observed_endpoint is not None:
-        reply.observed_endpoint = endpoint_message(registered.observed_endpoint)
-    return reply
+    return granted(pb.RegisterAgentResponse, registered)
 
 
 def lookup_reply(lease: Lease) -> pb.LookupAgentResponse:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeVar
+from functools import lru_cache
+from typing import TypeVar, cast
 
 import betterproto
 
@@ -19,9 +20,8 @@ from discovery.models import (
     Registration,
     WatchEvent,
 )
-from discovery.remembered import Remembered
 from discovery.transport import messages, wire
-from discovery.transport.messages import for_many, new
+from discovery.transport.messages import Pattern, new
 from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
@@ -43,7 +43,7 @@ _HasObserved = (
 def encode(message: betterproto.Message) -> bytes:
     """Return the wire form of `message`."""
     try:
-        return messages.written(message, wire.write)
+        return messages.written(message, wire.WIRE)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         return bytes(message)  # it knows every kind of field, and says what is wrong with a value
 
@@ -99,16 +99,26 @@ def register_request(registration: Registration) -> pb.RegisterColonyRequest:
 
 def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
     """Return the answer to a registration that succeeded; `registered_from` reads it back."""
-    observed = registered.observed_endpoint
-    return new(
-        pb.RegisterColonyResponse,
-        success=True,
-        ttl=registered.ttl,
+    return granted(pb.RegisterColonyResponse, registered)
+
+
+def granted(message_type: type[M], registered: Registered) -> M:
+    """Return the answer of `message_type` to a registration that succeeded."""
+    pattern = _granted(message_type, registered.ttl, registered.observed_endpoint)
+    reply = pattern.filled(
         expires_at=to_datetime(registered.expires_at_us),
         refresh_after=registered.refresh_after,
         revision=registered.revision,
-        **({} if observed is None else {"observed_endpoint": _endpoint_for_many(observed)}),
     )
+    return cast("M", reply)
+
+
+@lru_cache(maxsize=4096)
+def _granted(message_type: type[M], ttl: int, observed: Endpoint | None) -> Pattern[M]:
+    """Return the answers to one client, which differ in what is named here."""
+    seen = {} if observed is None else {"observed_endpoint": endpoint_message(observed)}
+    same = new(message_type, success=True, ttl=ttl, **seen)
+    return Pattern(same, "expires_at", "refresh_after", "revision")
 
 
 def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse) -> Registered:
@@ -205,12 +215,6 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         protocol=endpoint.protocol,
         via_relay=endpoint.via_relay,
     )
-
-
-_endpoint_for_many: Remembered[Endpoint, pb.Endpoint] = Remembered(
-    lambda endpoint: for_many(endpoint_message(endpoint))
-)
-"""`endpoint_message`, for where a client was seen: that is told with each of its heartbeats."""
 
 
 def observed_in(message: _HasObserved) -> Endpoint | None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
 from importlib import import_module
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import betterproto
@@ -29,7 +30,7 @@ from betterproto.lib.google.protobuf import FieldDescriptorProtoType as Type
 from discovery.errors import InvalidMessageError
 from discovery.transport import codec, json_values
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
-from discovery.transport.messages import held_by, new, written
+from discovery.transport.messages import Format, Held, WriteHeld, held_by, new, written
 from discovery.transport.schema import descriptors
 from discovery.transport.wire import EPOCH
 
@@ -44,11 +45,32 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 def encode(message: betterproto.Message) -> bytes:
     """Return `message` in UTF-8, with lowerCamelCase names and without default values."""
-    return written(message, _encode)
+    return written(message, _FORM)
 
 
 def _encode(message: betterproto.Message) -> bytes:
     return _JSON.encode(_write_message(message)).encode()
+
+
+def _plan(message: betterproto.Message, varying: Collection[str]) -> WriteHeld:
+    steps: list[tuple[_Field, ...] | str] = []
+    for varies, run in groupby(_fields(type(message)), lambda field: field.attribute in varying):
+        fields = tuple(run)
+        steps.append(fields if varies else _members(fields, held_by(message)))
+
+    def write_held(held: Held) -> bytes:
+        members = [step if isinstance(step, str) else _members(step, held) for step in steps]
+        return f"{{{','.join(filter(None, members))}}}".encode()
+
+    return write_held
+
+
+def _members(fields: Iterable[_Field], held: Held) -> str:
+    """Write some of an object's members, without its braces."""
+    return _JSON.encode(_write_fields(fields, held))[1:-1]
+
+
+_FORM = Format(_encode, _plan)
 
 
 def decode(data: bytes | bytearray, message_type: type[M]) -> M:
@@ -110,10 +132,13 @@ def _read_field(field: _Field, value: object) -> object:
 
 def _write_message(message: betterproto.Message) -> dict[str, object]:
     # getattr would give each field that is not set a value.
-    held = held_by(message)
+    return _write_fields(_fields(type(message)), held_by(message))
+
+
+def _write_fields(fields: Iterable[_Field], held: Held) -> dict[str, object]:
     return {
         field.json_name: field.kind.write(value)
-        for field in _fields(type(message))
+        for field in fields
         if (value := held[field.attribute]) is not betterproto.PLACEHOLDER
         and field.kind.is_set(value)
     }

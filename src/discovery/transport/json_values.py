@@ -186,8 +186,9 @@ def read_timestamp(value: object) -> datetime:
 def write_timestamp(moment: datetime) -> str:
     """Return RFC 3339 in UTC, with 0, 3 or 6 digits after the second."""
     precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec=precision if moment.microsecond else "seconds") + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    text = utc.isoformat(timespec=precision if moment.microsecond else "seconds")
+    return text.removesuffix("+00:00") + "Z"
 
 
 def shown(text: str) -> str:

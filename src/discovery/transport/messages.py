@@ -7,10 +7,11 @@ functions here do the same on the message's `__dict__`; the tests hold them to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import betterproto
 from betterproto_rust_codec import deserialize
@@ -41,25 +42,6 @@ def held_by(message: betterproto.Message) -> dict[str, Any]:
     return held
 
 
-_FOR_MANY = "_for_many"
-
-
-def for_many(message: M) -> M:
-    """Return `message`, from now on one that several are given and nobody changes: each codec writes it once."""
-    held_by(message)[_FOR_MANY] = {}
-    return message
-
-
-def written(message: betterproto.Message, write: Callable[[betterproto.Message], bytes]) -> bytes:
-    """Return `write(message)`, which is done once if the message is for many."""
-    known: dict[object, bytes] | None = held_by(message).get(_FOR_MANY)
-    if known is None:
-        return write(message)
-    if write not in known:
-        known[write] = write(message)
-    return known[write]
-
-
 @cache
 def _unset(message_type: type[betterproto.Message]) -> Mapping[str, object]:
     """Return the attributes of an empty message. Types with a oneof would share what is set: there are none."""
@@ -70,6 +52,80 @@ def described(message_type: type[betterproto.Message]) -> betterproto.ProtoClass
     """Return betterproto's own description of its type."""
     known: betterproto.ProtoClassMetadata = cast("Any", message_type)._betterproto  # noqa: SLF001
     return known
+
+
+# -- What is written once ------------------------------------------------------------------------
+
+Held = Mapping[str, Any]
+WriteHeld = Callable[[Held], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Format:
+    """A way to write messages."""
+
+    write: Callable[[betterproto.Message], bytes]
+    plan: Callable[[betterproto.Message, Collection[str]], WriteHeld]
+    """Returns what writes messages like one that is given, by their attributes: some fields differ, and are set."""
+
+
+class _Known(Protocol):
+    """What is known of how a message is written."""
+
+    def written(self, message: betterproto.Message, form: Format) -> bytes: ...
+
+
+_KNOWN = "_known"
+
+
+def written(message: betterproto.Message, form: Format) -> bytes:
+    """Return a message as it is written in `form`."""
+    known: _Known | None = held_by(message).get(_KNOWN)
+    return form.write(message) if known is None else known.written(message, form)
+
+
+def for_many(message: M) -> M:
+    """Return `message`, from now on one that several are given and nobody changes: it is written once in each form."""
+    held_by(message)[_KNOWN] = _ForMany()
+    return message
+
+
+class _ForMany:
+    """How one message is written."""
+
+    __slots__ = ("_forms",)
+
+    def __init__(self) -> None:
+        self._forms: dict[Format, bytes] = {}
+
+    def written(self, message: betterproto.Message, form: Format) -> bytes:
+        if form not in self._forms:
+            self._forms[form] = form.write(message)
+        return self._forms[form]
+
+
+class Pattern(Generic[M]):
+    """Messages that differ in a few fields: what they have in common is written once in each form."""
+
+    __slots__ = ("_held", "_message", "_plans", "_varying")
+
+    def __init__(self, message: M, *varying: str) -> None:
+        """Have messages like `message` but for the fields that are `varying`. Nobody may change it, nor them."""
+        self._message = message
+        self._held = {**held_by(message), "_serialized_on_wire": True, _KNOWN: self}
+        self._varying = varying
+        self._plans: dict[Format, WriteHeld] = {}
+
+    def filled(self, **values: object) -> M:
+        """Return a message with `values` for all of the varying fields."""
+        return cast("M", _holding(type(self._message), {**self._held, **values}))
+
+    def written(self, message: betterproto.Message, form: Format) -> bytes:
+        """Return one of these messages as it is written in `form`."""
+        plan = self._plans.get(form)
+        if plan is None:
+            plan = self._plans[form] = form.plan(self._message, self._varying)
+        return plan(held_by(message))
 
 
 # -- Reading --------------------------------------------------------------------------------------

@@ -5,14 +5,23 @@ betterproto's Rust codec writes the same bytes, but asks Python for each field o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import betterproto
 
-from discovery.transport.messages import UNSET, described, held_by, is_repeated, written
+from discovery.transport.messages import (
+    UNSET,
+    Format,
+    Held,
+    WriteHeld,
+    described,
+    held_by,
+    is_repeated,
+    written,
+)
 
 Write = Callable[[Any], bytes]
 
@@ -42,6 +51,28 @@ def write(message: betterproto.Message) -> bytes:
         if (value := held[attribute]) is not UNSET
     ]
     return b"".join((*parts, held["_unknown_fields"]))
+
+
+def _plan(message: betterproto.Message, varying: Collection[str]) -> WriteHeld:
+    steps: list[_Field | bytes] = []
+    for field in _fields(type(message)):
+        if field.attribute in varying:
+            steps.append(field)
+        elif (value := held_by(message)[field.attribute]) is not UNSET:
+            steps.append(field.write(value))
+
+    def write_held(held: Held) -> bytes:
+        return b"".join(
+            [
+                step if isinstance(step, bytes) else step.write(held[step.attribute])
+                for step in steps
+            ]
+        )
+
+    return write_held
+
+
+WIRE = Format(write, _plan)
 
 
 @cache
@@ -146,7 +177,7 @@ def _write_map(tag: bytes, key: Write, value: Write, values: Mapping[Any, Any]) 
 
 
 def _write_message(tag: bytes, message: betterproto.Message) -> bytes:
-    content = written(message, write)
+    content = written(message, WIRE)
     return _sized(tag, content) if content or held_by(message)["_serialized_on_wire"] else b""
 
 
