@@ -394,7 +394,25 @@ async def test_however_the_bytes_are_split_the_same_is_answered() -> None:
     await compare([script.sent[at : at + 1] for at in range(len(script.sent))])
 
 
-@pytest.mark.parametrize("mesh_id", ["n", "d", "w", "m", "l"])
+@pytest.mark.parametrize("mesh_id", ["n", "n" + "é" * 200, "d"])
+async def test_a_refusal_takes_it_too(mesh_id: str) -> None:
+    script = Script()
+    plain(script, 4)
+    script.add(*script.request(mesh_id))
+    pieces = one_by_one(script)
+    await compare(pieces)
+
+    side = Side(fast=True)
+    for piece in pieces[:-1]:
+        await side.feed([piece, None])
+    side.connection.data_received(pieces[-1])
+    said: Any = side.said()["streams"]  # before any task had a turn
+    [(headers, is_end)] = said[script.stream]
+    assert is_end
+    assert "grpc-status-details-bin" in dict(headers)
+
+
+@pytest.mark.parametrize("mesh_id", ["w", "m", "l"])
 async def test_a_call_that_is_not_over_at_once_is_taken_over_and_not_made_twice(
     mesh_id: str,
 ) -> None:

@@ -16,22 +16,23 @@ from discovery.transport.drain import Visit
 class Begun:
     """A call that was begun. On the memory store it is over already, unless it has to be refused slowly.
 
-    `reply` is its reply if it is over and went well, else None; `outcome` then is what else became of it.
+    `reply` is its reply if it is over and went well, `error` why it was refused if it is over and did not; `outcome` is
+    what becomes of one that is neither.
     """
 
-    __slots__ = ("_error", "_visit", "_waits_for", "_work", "reply")
+    __slots__ = ("_visit", "_waits_for", "_work", "error", "reply")
 
     def __init__(self, work: Coroutine[Any, Any, betterproto.Message], visit: Visit) -> None:
         self._work = work
         self._visit = visit
-        self._error: DiscoveryError | None = None
+        self.error: DiscoveryError | None = None
         self.reply: betterproto.Message | None = None
         try:
             self._waits_for = work.send(None)
         except StopIteration as end:
             self.reply = end.value
         except DiscoveryError as error:
-            self._error = error
+            self.error = error
 
     async def outcome(self) -> betterproto.Message:
         """Return the reply once it is there; call it once, from a task, which takes the call over.
@@ -41,8 +42,8 @@ class Begun:
         """
         if self.reply is not None:
             return self.reply
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self._visit.task = asyncio.current_task()
         return await _go_on(self._work, self._waits_for)
 

@@ -2,11 +2,13 @@
 
 uvicorn, Starlette and connectrpc take several times as long around a call as the call itself takes. A request in the
 shape that clients give it, in one piece and on a connection that is otherwise idle, is answered here with the bytes
-that they would answer. Whatever else comes is left to them, and so is a call that was begun here and did not go well.
+that they would answer. Whatever else comes is left to them, and so is a call that was begun here and is not over at
+once.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -16,10 +18,13 @@ from functools import lru_cache
 
 import betterproto
 from connectrpc.compression.gzip import GzipCompression
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from discovery.errors import DiscoveryError
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.connect import CODECS, Codec, Started, Unread
+from discovery.transport.http_errors import error_headers, error_object, http_status
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.schema import Rpc, Servable, rpcs
@@ -143,10 +148,21 @@ def answer(head: Head, reply: betterproto.Message, metadata: Mapping[str, str]) 
     body = head.codec.encode(reply)
     if head.gzip:
         body = _GZIP.compress(body)
+    return _whole(head, head.first_lines, metadata, body)
+
+
+def refusal(head: Head, error: DiscoveryError) -> bytes:
+    """Return the whole answer to a call that was refused, in the same way."""
+    body = json.dumps(error_object(error), ensure_ascii=False).encode()
+    first_lines = STATUS_LINE[http_status(error)] + b"content-type: application/json\r\n"
+    return _whole(head, first_lines, error_headers(error), body)
+
+
+def _whole(head: Head, first_lines: bytes, metadata: Mapping[str, str], body: bytes) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in metadata.items()]).encode()
     return b"".join(
         (
-            head.first_lines,
+            first_lines,
             lines,
             _manners(int(time.time())),
             _CHUNKED if head.keep_alive else _CLOSE_CHUNKED,

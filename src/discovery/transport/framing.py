@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from grpclib.const import Status
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
+from hpack.hpack import encode_integer
 
 from discovery.transport.grpc_codec import MessageCodec
 
@@ -15,11 +16,13 @@ END_STREAM, END_HEADERS = 0x1, 0x4
 HEAD = struct.Struct(">IBI")
 """A frame's length (24 bits) and type, its flags, and its stream: RFC 9113 section 4.1."""
 
-START: Sequence[tuple[str, str]] = (
+Field = tuple[str, str]
+
+START: Sequence[Field] = (
     (":status", "200"),
     ("content-type", f"{GRPC_CONTENT_TYPE}+{MessageCodec.__content_subtype__}"),
 )
-END: Sequence[tuple[str, str]] = (("grpc-status", str(Status.OK.value)),)
+END: Sequence[Field] = (("grpc-status", str(Status.OK.value)),)
 # The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
 START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
 END_BLOCK = b"\x00\x0bgrpc-status\x010"
@@ -45,3 +48,19 @@ def framed_answer(stream: int, message: bytes) -> bytes:
     kind = size + PREFIX << 8 | DATA
     start = _START.pack(_START_KIND, END_HEADERS, stream, START_BLOCK, kind, 0, stream, 0, size)
     return b"%b%b%b" % (start, message, _END.pack(_END_KIND, _LAST, stream, END_BLOCK))
+
+
+def refusal_block(fields: Iterable[Field]) -> bytes:
+    """Return the headers of a call that ends with these `fields` and no message, as HPACK writes what no table gets."""
+    literals = [b"\0" + _literal(name) + _literal(value) for name, value in fields]
+    return START_BLOCK + b"".join(literals)
+
+
+def _literal(text: str) -> bytes:
+    encoded = text.encode()
+    return bytes(encode_integer(len(encoded), 7)) + encoded
+
+
+def framed_refusal(stream: int, block: bytes) -> bytes:
+    """Return the frame that ends a call with such a block."""
+    return frame_head(len(block), HEADERS, _LAST, stream) + block

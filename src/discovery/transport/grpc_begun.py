@@ -17,6 +17,8 @@ from discovery.transport import codec
 from discovery.transport.begun import Begun
 from discovery.transport.calming import Hush
 from discovery.transport.deadlines import read_timeout
+from discovery.transport.framing import refusal_block
+from discovery.transport.grpc_unary import refusal_of
 from discovery.transport.pipeline import Call, Pipeline, Receive
 from discovery.transport.repeats import read_again
 from discovery.transport.shortcut import Headers, Recognised
@@ -29,7 +31,7 @@ class Later:
 
     __slots__ = ("_call", "_pipeline", "_receive")
 
-    reply = None
+    reply = error = None
 
     def __init__(self, pipeline: Pipeline, call: Call, receive: Receive) -> None:
         self._pipeline = pipeline
@@ -57,6 +59,12 @@ class BegunCall:
         """Its answer, if it is over and went well, and there is no metadata to send with it."""
         reply = self.begun.reply
         return None if reply is None or self.call.reply_metadata else codec.encode(reply)
+
+    @property
+    def refusal(self) -> bytes | None:
+        """The headers that tell why it was refused, if it is over and was."""
+        error = self.begun.error
+        return None if error is None else refusal_block(refusal_of(error))
 
     def leave(self, _task: object) -> None:
         """End the call, if its task was cancelled before it began."""

@@ -8,7 +8,7 @@ whatever else may happen goes the way that grpclib has for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -30,7 +30,7 @@ from discovery.errors import (
 from discovery.models import plain_address
 from discovery.transport import codec
 from discovery.transport.bounds import Bounds
-from discovery.transport.framing import END, PREFIX, START, framed_answer
+from discovery.transport.framing import END, PREFIX, START, Field, framed_answer
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.grpc_request import MessageBuffer
 from discovery.transport.repeats import read_again
@@ -135,18 +135,23 @@ class UnaryExchange:
         stream = self._stream
         if stream._transport.is_closing():  # noqa: SLF001 - grpclib has no other way to it
             return
-        details = encode_bin_value(codec.encode(status_of(error))).decode()
-        end = (
-            ("grpc-status", str(error.code.value)),
-            ("grpc-message", encode_grpc_message(message_of(error))),
-            ("grpc-status-details-bin", details),
-        )
+        start = () if self._started else START
         try:
-            await stream.send_headers([*(() if self._started else START), *end], end_stream=True)
+            await stream.send_headers([*start, *refusal_of(error)], end_stream=True)
             if stream.closable:
                 stream.reset_nowait()
         except ProtocolError:
             pass  # the client went away
+
+
+def refusal_of(error: DiscoveryError) -> Sequence[Field]:
+    """Return the trailers that tell a client of `error`."""
+    details = encode_bin_value(codec.encode(status_of(error))).decode()
+    return (
+        ("grpc-status", str(error.code.value)),
+        ("grpc-message", encode_grpc_message(message_of(error))),
+        ("grpc-status-details-bin", details),
+    )
 
 
 async def received(coming: Awaitable[betterproto.Message | None]) -> betterproto.Message:

@@ -20,7 +20,7 @@ from discovery.transport.bounds import Bounds
 from discovery.transport.calm_flow import CalmFlow
 from discovery.transport.calming import SCOPE_KEY, hush
 from discovery.transport.connect import STARTED_KEY, Started
-from discovery.transport.connect_shortcut import ConnectShortCut, answer
+from discovery.transport.connect_shortcut import ConnectShortCut, answer, refusal
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline
@@ -144,12 +144,17 @@ class Http1Connection(HttpToolsProtocol):
         if head is None:
             return False
         started = short_cut.begin(head, data, self._peer, self._calm.hush)
-        if started.begun.reply is None:
+        begun = started.begun
+        if begun.reply is not None:
+            whole = answer(head, begun.reply, started.call.reply_metadata)
+        elif begun.error is not None:
+            whole = refusal(head, begun.error)
+        else:
             self._started = started
             return False
         self._late.disarm()
         self._unset_keepalive_if_required()
-        self.transport.write(answer(head, started.begun.reply, started.call.reply_metadata))
+        self.transport.write(whole)
         if head.keep_alive:
             self._rest.arm(self.timeout_keep_alive)
         else:

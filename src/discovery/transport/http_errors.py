@@ -43,6 +43,11 @@ def http_status(error: DiscoveryError) -> int:
 
 def error_body(error: DiscoveryError) -> bytes:
     """Return `error` as JSON, details included."""
+    return json.dumps(error_object(error), separators=(",", ":")).encode()
+
+
+def error_object(error: DiscoveryError) -> Mapping[str, object]:
+    """Return `error` as it stands in JSON, details included."""
     status = status_of(error)
     details = [
         {
@@ -52,8 +57,7 @@ def error_body(error: DiscoveryError) -> bytes:
         for detail in status.details
     ]
     body: dict[str, object] = {"code": code_name(error.code), "message": status.message}
-    full = body | ({"details": details} if details else {})
-    return json.dumps(full, separators=(",", ":")).encode()
+    return body | ({"details": details} if details else {})
 
 
 def error_headers(error: DiscoveryError) -> Mapping[str, str]:

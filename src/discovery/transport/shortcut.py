@@ -18,15 +18,16 @@ Why that is right:
   nothing here depends. The stream's number is odd and higher than all before (5.1.1), there are fewer streams than may
   be open (5.1.2), the data fits the connection's window, and its length is what the headers announce (8.1.1). Where one
   of these is not so, it is for h2 to say what follows.
-- **The answer may be sent.** It fits into both windows and into one frame, and its header blocks touch no table, so
+- **The answer may be sent.** It fits into both windows and into one frame; a refusal is a frame of headers, for which
+  there is no window. Header blocks touch no table, so
   that the client's decoder stays in step with h2's encoder. If the table's size has changed, the next block has to say
   so, and that is h2's to write.
 - **What h2 knows afterwards** is the highest stream; that this one is over, and closed by our END_STREAM, so that late
   frames for it are treated as they must be (5.1); and both of the connection's windows, with the WINDOW_UPDATE when it
   is due. A stream's own windows end with it. The connection's state machine has one state for all of this.
-- **The call is the same call**: it goes through the same pipeline. One that does not end at once, or not with an answer
-  that fits, is taken over by a stream: h2 makes it, and puts it through the steps of its own state machine. Its windows
-  are new, and nothing more can come on it, so that what is left to h2 is the answer.
+- **The call is the same call**: it goes through the same pipeline. One that does not end at once, or with more than
+  fits, is taken over by a stream: h2 makes it, and puts it through the steps of its own state machine. Its windows are
+  new, and nothing more can come on it, so that what is left to h2 is the answer.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from discovery.transport.framing import (
     HEADERS,
     PREFIX,
     framed_answer,
+    framed_refusal,
 )
 
 _HEAD_BYTES = HEAD.size
@@ -67,6 +69,11 @@ class Attempt(Protocol):
     @property
     def answer(self) -> bytes | None:
         """Its answer, if it is over and that is all there is to say."""
+        ...
+
+    @property
+    def refusal(self) -> bytes | None:
+        """The header block that ends it without an answer, if it is over; it touches no table."""
         ...
 
 
@@ -215,9 +222,8 @@ class ShortCut:
         stream, known, message = request
         h2, size = self._h2, PREFIX + len(message)
         attempt = known.begin(message)
-        answer = attempt.answer
-        room = min(self._fits, h2.outbound_flow_control_window) - PREFIX
-        if answer is None or len(answer) > room or h2.encoder.header_table.resized:
+        frames, sent = self._frames_of(stream, attempt)
+        if not frames:
             self._open(stream)
             self._receive(size)
             self._take_over(stream, attempt)
@@ -225,10 +231,24 @@ class ShortCut:
         self._receive(size)
         h2.highest_inbound_stream_id = stream
         h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
-        sent = PREFIX + len(answer)
         h2.outbound_flow_control_window -= sent
-        h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
+        h2._data_to_send += frames  # noqa: SLF001 - where all its frames wait
         self._connection.data_sent += sent
+
+    def _frames_of(self, stream: int, attempt: Attempt) -> tuple[bytes, int]:
+        """Return the frames that answer a call, none if that is for h2 to do, and how much they take of the windows."""
+        h2 = self._h2
+        if h2.encoder.header_table.resized:
+            return b"", 0
+        if (answer := attempt.answer) is not None:
+            sent = PREFIX + len(answer)
+            if sent <= self._fits and sent <= h2.outbound_flow_control_window:
+                return framed_answer(stream, answer), sent
+        elif (refusal := attempt.refusal) is not None and len(
+            refusal
+        ) <= h2.max_outbound_frame_size:
+            return framed_refusal(stream, refusal), 0
+        return b"", 0
 
     def _open(self, number: int) -> None:
         """Have h2 open a stream on which a whole request has come."""

@@ -24,9 +24,10 @@ from prometheus_client import generate_latest
 from discovery._gen.coral.discovery import v1 as pb
 from discovery.auth import Role, create_key
 from discovery.clock import SystemClock
+from discovery.errors import DiscoveryError
 from discovery.ratelimits import RateLimiter
 from discovery.transport import calming
-from discovery.transport.connect_shortcut import ConnectShortCut
+from discovery.transport.connect_shortcut import ConnectShortCut, refusal
 from tests.integration.raw import raw_socket
 from tests.integration.support import LOOPBACK, PATIENCE, Running, running
 from tests.support import KEY, MESH, OTHER_KEY
@@ -122,6 +123,7 @@ class Both:
     fast: Running
     general: Running
     short: list[str] = field(default_factory=list)
+    refused: list[DiscoveryError] = field(default_factory=list)
 
     async def same(self, *requests: bytes | Sequence[bytes]) -> bytes:
         """Return what both answered."""
@@ -165,7 +167,12 @@ async def both(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterato
             pair.short.append(head.rpc.name)
             return begin(self, head, *more)
 
+        def noting(head: Any, error: DiscoveryError) -> bytes:
+            pair.refused.append(error)
+            return refusal(head, error)
+
         monkeypatch.setattr(ConnectShortCut, "begin", counting)
+        monkeypatch.setattr("discovery.transport.http1.refusal", noting)
         yield pair
         pair.assert_they_saw_the_same()
 
@@ -207,6 +214,7 @@ async def test_what_goes_wrong_is_carried_out_once(pair: Both, request_: bytes) 
 
     assert said.count(b"HTTP/1.1 200 OK") == 2
     assert len(pair.short) == 3
+    assert len(pair.refused) == 1
 
 
 OTHERS = {
