@@ -3,10 +3,9 @@
 # Annotations are no strings here: typer would compile each of them, twice, which takes as long as all else it does.
 import gc
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -235,7 +234,9 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
     # What it takes to serve is imported here, so that --help and mistakes are answered at once.
     import asyncio
 
-    _import_structlog()
+    from discovery.lean import import_structlog
+
+    import_structlog()
 
     from discovery.logs import set_up_logs
     from discovery.supervisor import Supervisor
@@ -261,20 +262,6 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
     except WorkersFailedError as error:
         typer.echo(f"coral-discovery: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _import_structlog() -> None:
-    """Import structlog without rich, which it would draw tracebacks with, and ours are plain.
-
-    Where rich is installed it takes an eighth of the time until the first call is answered.
-    """
-    if "rich" in sys.modules:
-        return
-    sys.modules["rich"] = cast("Any", None)  # how Python says that there is none
-    try:
-        import structlog  # noqa: F401
-    finally:
-        del sys.modules["rich"]
 
 
 def main() -> None:

@@ -17,6 +17,10 @@ def main() -> None:
     # A parent that stands still holds up nobody.
     os.set_blocking(sys.stdout.fileno(), False)
     gc.disable()  # until it serves, as in the CLI
+    from discovery.lean import import_structlog
+
+    import_structlog()
+
     from discovery.workers.worker import work
 
     sys.exit(asyncio.run(work()))
