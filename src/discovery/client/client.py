@@ -79,9 +79,8 @@ class DiscoveryClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-        await asyncio.sleep(
-            0
-        )  # the loop closes sockets in its next turn, and servers wait for that when they stop
+        # The loop closes sockets in its next turn only, and a server that stops waits for that.
+        await asyncio.sleep(0)
 
     def close(self) -> None:
         """Close the connections; calls in flight fail, and later ones too. Idempotent."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from grpclib.config import Configuration
 from grpclib.events import RecvInitialMetadata, listen
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
-from h2.exceptions import ProtocolError as ConnectionOverError
+from h2.exceptions import ProtocolError as ConnectionOverError  # to a client that keeps the rules
 
 from discovery._gen.coral.discovery.v1 import DiscoveryServiceStub
 from discovery._gen.google.rpc import Status as StatusMessage
@@ -150,7 +150,7 @@ class Target:
 
 
 def was_cut_off(error: DiscoveryError) -> bool:
-    """Return whether the connection was lost under a call that had begun, as when a server restarts."""
+    """Return whether the connection was lost under a call, or while it waited for room there: a server restarts."""
     return isinstance(error.__cause__, StreamTerminatedError | AttributeError | ConnectionOverError)
 
 

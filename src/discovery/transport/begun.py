@@ -32,7 +32,7 @@ class Begun:
         except StopIteration as end:
             self.reply = end.value
         except DiscoveryError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # which would hold on to this object
 
     async def outcome(self) -> betterproto.Message:
         """Return the reply once it is there; call it once, from a task, which takes the call over.

@@ -19,9 +19,8 @@ Why that is right:
   be open (5.1.2), the data fits the connection's window, and its length is what the headers announce (8.1.1). Where one
   of these is not so, it is for h2 to say what follows.
 - **The answer may be sent.** It fits into both windows and into one frame; a refusal is a frame of headers, for which
-  there is no window. Header blocks touch no table, so
-  that the client's decoder stays in step with h2's encoder. If the table's size has changed, the next block has to say
-  so, and that is h2's to write.
+  there is no window. The header blocks touch no table, so that the client's decoder stays in step with h2's encoder. If
+  the table's size has changed, the next block has to say so, and that is h2's to write.
 - **What h2 knows afterwards** is the highest stream; that this one is over, and closed by our END_STREAM, so that late
   frames for it are treated as they must be (5.1); and both of the connection's windows, with the WINDOW_UPDATE when it
   is due. A stream's own windows end with it. The connection's state machine has one state for all of this.
@@ -244,11 +243,11 @@ class ShortCut:
             sent = PREFIX + len(answer)
             if sent <= self._fits and sent <= h2.outbound_flow_control_window:
                 return framed_answer(stream, answer), sent
-        elif (refusal := attempt.refusal) is not None and len(
-            refusal
-        ) <= h2.max_outbound_frame_size:
-            return framed_refusal(stream, refusal), 0
-        return b"", 0
+            return b"", 0
+        refusal = attempt.refusal
+        if refusal is None or len(refusal) > h2.max_outbound_frame_size:
+            return b"", 0
+        return framed_refusal(stream, refusal), 0
 
     def _open(self, number: int) -> None:
         """Have h2 open a stream on which a whole request has come."""
