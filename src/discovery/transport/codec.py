@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar, cast
 
 import betterproto
@@ -20,8 +20,9 @@ from discovery.models import (
     Registration,
     WatchEvent,
 )
+from discovery.remembered import Remembered
 from discovery.transport import messages, wire
-from discovery.transport.messages import Pattern, new
+from discovery.transport.messages import Pattern, for_many, new
 from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
@@ -104,21 +105,22 @@ def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
 
 def granted(message_type: type[M], registered: Registered) -> M:
     """Return the answer of `message_type` to a registration that succeeded."""
-    pattern = _granted(message_type, registered.ttl, registered.observed_endpoint)
-    reply = pattern.filled(
+    observed = registered.observed_endpoint
+    seen = {} if observed is None else {"observed_endpoint": _endpoint_for_many(observed)}
+    reply = _granted(message_type, registered.ttl, *seen).filled(
         expires_at=to_datetime(registered.expires_at_us),
         refresh_after=registered.refresh_after,
         revision=registered.revision,
+        **seen,
     )
     return cast("M", reply)
 
 
-@lru_cache(maxsize=4096)
-def _granted(message_type: type[M], ttl: int, observed: Endpoint | None) -> Pattern[M]:
-    """Return the answers to one client, which differ in what is named here."""
-    seen = {} if observed is None else {"observed_endpoint": endpoint_message(observed)}
-    same = new(message_type, success=True, ttl=ttl, **seen)
-    return Pattern(same, "expires_at", "refresh_after", "revision")
+@cache
+def _granted(message_type: type[M], ttl: int, *seen: str) -> Pattern[M]:
+    """Return what the answers have in common; they differ in what is named here."""
+    same = new(message_type, success=True, ttl=ttl)
+    return Pattern(same, "expires_at", "refresh_after", "revision", *seen)
 
 
 def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse) -> Registered:
@@ -215,6 +217,12 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         protocol=endpoint.protocol,
         via_relay=endpoint.via_relay,
     )
+
+
+_endpoint_for_many: Remembered[Endpoint, pb.Endpoint] = Remembered(
+    lambda endpoint: for_many(endpoint_message(endpoint))
+)
+"""`endpoint_message`, for where a client was seen: that is told with each of its heartbeats."""
 
 
 def observed_in(message: _HasObserved) -> Endpoint | None:
