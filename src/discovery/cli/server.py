@@ -12,6 +12,7 @@ import typer
 from discovery import __version__
 from discovery.cli.common import run, version_option
 from discovery.config import LogFormat, LogLevel, ServerSettings, load_settings
+from discovery.lean import import_structlog
 
 ENV_PREFIX = "CORAL_DISCOVERY_"
 
@@ -233,8 +234,6 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
 
     # What it takes to serve is imported here, so that --help and mistakes are answered at once.
     import asyncio
-
-    from discovery.lean import import_structlog
 
     import_structlog()
 

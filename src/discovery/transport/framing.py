@@ -23,9 +23,21 @@ START: Sequence[Field] = (
     ("content-type", f"{GRPC_CONTENT_TYPE}+{MessageCodec.__content_subtype__}"),
 )
 END: Sequence[Field] = (("grpc-status", str(Status.OK.value)),)
-# The same two as HPACK writes them without touching its table: RFC 7541 sections 6.1 and 6.2.2, appendix A.
+
+
+def _block(fields: Iterable[Field]) -> bytes:
+    """Return fields as HPACK writes them without touching its table: RFC 7541 section 6.2.2, with new names."""
+    return b"".join([b"\0" + _literal(name) + _literal(value) for name, value in fields])
+
+
+def _literal(text: str) -> bytes:
+    encoded = text.encode()
+    return bytes(encode_integer(len(encoded), 7)) + encoded
+
+
+# START has names that HPACK knows: RFC 7541 sections 6.1 and 6.2.2, appendix A.
 START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
-END_BLOCK = b"\x00\x0bgrpc-status\x010"
+END_BLOCK = _block(END)
 
 _START = struct.Struct(f">IBI{len(START_BLOCK)}sIBIBI")
 _END = struct.Struct(f">IBI{len(END_BLOCK)}s")
@@ -51,14 +63,8 @@ def framed_answer(stream: int, message: bytes) -> bytes:
 
 
 def refusal_block(fields: Iterable[Field]) -> bytes:
-    """Return the headers of a call that ends with these `fields` and no message, as HPACK writes what no table gets."""
-    literals = [b"\0" + _literal(name) + _literal(value) for name, value in fields]
-    return START_BLOCK + b"".join(literals)
-
-
-def _literal(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes(encode_integer(len(encoded), 7)) + encoded
+    """Return the headers of a call that ends with these `fields` and no message."""
+    return START_BLOCK + _block(fields)
 
 
 def framed_refusal(stream: int, block: bytes) -> bytes:

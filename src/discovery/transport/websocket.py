@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from discovery._gen.coral.discovery.v1 import WatchColonyRequest
 from discovery.errors import Code, DiscoveryError, InvalidMessageError
 from discovery.transport import json_codec
-from discovery.transport.http_errors import error_body
+from discovery.transport.http_errors import error_object
 from discovery.transport.once import Once
 from discovery.transport.pipeline import Pipeline
 from discovery.transport.rest import error_response, rest_call
@@ -79,7 +79,7 @@ class WatchSocket:
                 async for reply in replies:
                     await socket.send_text(_text(reply))
         except DiscoveryError as error:
-            await socket.send_text(json.dumps({"error": json.loads(error_body(error))}))
+            await socket.send_text(json.dumps({"error": error_object(error)}))
             again = error.code is Code.UNAVAILABLE
             await socket.close(_TRY_AGAIN_LATER if again else _POLICY_VIOLATION)
 

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+from discovery.lean import import_structlog
+
 
 def main() -> None:
     """Run a worker to its end."""
@@ -17,8 +19,6 @@ def main() -> None:
     # A parent that stands still holds up nobody.
     os.set_blocking(sys.stdout.fileno(), False)
     gc.disable()  # until it serves, as in the CLI
-    from discovery.lean import import_structlog
-
     import_structlog()
 
     from discovery.workers.worker import work
