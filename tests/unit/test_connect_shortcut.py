@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httptools
 import pytest
 import structlog
@@ -31,10 +29,14 @@ def request(*lines: str, first: str = f"POST {PATH} HTTP/1.1", body: bytes = BOD
     return "".join(f"{line}\r\n" for line in (first, *lines, "")).encode("latin-1") + body
 
 
-def read(data: bytes, **bounds: int) -> Head | None:
+def make_short_cut(**bounds: int) -> ConnectShortCut:
     pipeline = Pipeline({}, DrainGate(), structlog.get_logger())
     limits = Bounds(**bounds)
-    return ConnectShortCut(pipeline, TrustedProxies(), limits, DiscoveryServiceBase).read(data)
+    return ConnectShortCut(pipeline, TrustedProxies(), limits, DiscoveryServiceBase, at_once=True)
+
+
+def read(data: bytes, **bounds: int) -> Head | None:
+    return make_short_cut(**bounds).read(data)
 
 
 class Parsed:
@@ -189,8 +191,7 @@ def test_no_request_is_read_in_another_way_than_by_the_parser(lines: list[str], 
 
 
 def test_heads_are_remembered_by_their_bytes_alone() -> None:
-    pipeline: Any = Pipeline({}, DrainGate(), structlog.get_logger())
-    short_cut = ConnectShortCut(pipeline, TrustedProxies(), Bounds(), DiscoveryServiceBase)
+    short_cut = make_short_cut()
 
     first = short_cut.read(request(*FIELDS))
 

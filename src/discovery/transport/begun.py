@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
@@ -50,6 +50,24 @@ class Begun:
     def abandon(self) -> None:
         """Give the call up, if it is not over: nobody waits for its outcome."""
         self._work.close()
+
+
+class Later:
+    """A call that is not begun before there is a task for it: one that has to wait for a time at most needs one."""
+
+    __slots__ = ("_carry_out",)
+
+    reply = error = None
+
+    def __init__(self, carry_out: Callable[[], Coroutine[Any, Any, betterproto.Message]]) -> None:
+        self._carry_out = carry_out
+
+    async def outcome(self) -> betterproto.Message:
+        """Carry the call out: see Begun."""
+        return await self._carry_out()
+
+    def abandon(self) -> None:
+        """Give the call up, which has not begun."""
 
 
 @coroutine

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 import betterproto
@@ -33,8 +32,8 @@ from discovery.errors import (
 )
 from discovery.models import plain_address
 from discovery.transport import codec, json_codec
-from discovery.transport.begun import Begun
 from discovery.transport.calming import HUSH
+from discovery.transport.deadlines import overdue
 from discovery.transport.http_errors import code_name, error_headers
 from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
@@ -45,20 +44,6 @@ from discovery.transport.status import status_of
 Context = RequestContext[Any, Any]
 
 _OUR_CODE = {ConnectCode(code_name(code)): code for code in Code if code is not Code.OK}
-
-
-class Started(NamedTuple):
-    """A call that was begun before connectrpc saw its request."""
-
-    call: Call
-    begun: Begun
-
-
-STARTED_KEY = "discovery.started"
-"""Where in an ASGI scope such a call is."""
-
-STARTED: ContextVar[Started | None] = ContextVar("STARTED", default=None)
-"""The same for who does not see the scope."""
 
 
 @dataclass(slots=True)
@@ -153,12 +138,14 @@ class _Endpoints:
 
     async def on_end(self, _token: None, context: Context, error: Exception | None) -> None:
         """See connectrpc's MetadataInterceptor. What is raised here takes the place of `error`."""
-        if STARTED.get() is not None:
-            return  # the pipeline has that call already
-        if isinstance(error, ConnectError) and context not in self._passed_on:
+        if not isinstance(error, ConnectError):
+            return
+        if context not in self._passed_on:
             refusal = self._refusal(error)
             self._pipeline.refuse(_call(context), refusal)
             raise _AnswerError(refusal) from error
+        if error.code is ConnectCode.DEADLINE_EXCEEDED and not isinstance(error, _AnswerError):
+            raise _AnswerError(overdue()) from error
 
     def _refusal(self, error: ConnectError) -> DiscoveryError:
         match error.code:
@@ -184,13 +171,9 @@ class _Endpoints:
 
     async def _unary(self, request: Unread, context: Context) -> betterproto.Message:
         self._passed_on.add(context)
-        started = STARTED.get()
-        call = _call(context) if started is None else started.call
+        call = _call(context)
         try:
-            if started is None:
-                reply = await self._pipeline.unary(call, request.read)
-            else:
-                reply = await started.begun.outcome()
+            reply = await self._pipeline.unary(call, request.read)
         except DiscoveryError as error:
             context.response_headers.update(error_headers(error))
             raise _AnswerError(error) from error

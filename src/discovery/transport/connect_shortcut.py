@@ -2,17 +2,17 @@
 
 uvicorn, Starlette and connectrpc take several times as long around a call as the call itself takes. A request in the
 shape that clients give it, in one piece and on a connection that is otherwise idle, is answered here with the bytes
-that they would answer. Whatever else comes is left to them, and so is a call that was begun here and is not over at
-once.
+that they would answer. Whatever else comes is left to them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -21,9 +21,11 @@ from connectrpc.compression.gzip import GzipCompression
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from discovery.errors import DiscoveryError
+from discovery.transport.begun import Begun, Later
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import Hush, keep_hearing
-from discovery.transport.connect import CODECS, Codec, Started, Unread
+from discovery.transport.connect import CODECS, Codec, Unread
+from discovery.transport.deadlines import overdue
 from discovery.transport.http_errors import error_headers, error_object, http_status
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
@@ -71,13 +73,54 @@ class Head:
     """What every answer begins with."""
 
 
+@dataclass(slots=True)
+class Exchange:
+    """A request, and its call, which was begun or is to be."""
+
+    head: Head
+    call: Call
+    begun: Begun | Later
+
+    def answer(self) -> bytes | None:
+        """Return the whole answer, if the call is over already."""
+        if (reply := self.begun.reply) is not None:
+            return answer(self.head, reply, self.call.reply_metadata)
+        if (error := self.begun.error) is not None:
+            return refusal(self.head, error)
+        return None
+
+    async def wait(self) -> bytes:
+        """Return the whole answer once the call is over, which is in time or not at all; see Begun.outcome."""
+        try:
+            async with asyncio.timeout_at(
+                self.call.deadline
+            ):  # asyncio goes by time.monotonic() too
+                reply = await self.begun.outcome()
+        except DiscoveryError as error:
+            return refusal(self.head, error)
+        except TimeoutError:
+            return refusal(self.head, overdue())
+        return answer(self.head, reply, self.call.reply_metadata)
+
+    def end_connection(self) -> None:
+        """Have the answer say that it is the last one of its connection."""
+        self.head = replace(self.head, keep_alive=False)
+
+
 class ConnectShortCut:
     """Reads requests and begins their calls."""
 
     def __init__(
-        self, pipeline: Pipeline, proxies: TrustedProxies, bounds: Bounds, service: type[Servable]
+        self,
+        pipeline: Pipeline,
+        proxies: TrustedProxies,
+        bounds: Bounds,
+        service: type[Servable],
+        *,
+        at_once: bool,
     ) -> None:
-        self._pipeline = pipeline
+        """Begin the calls of `service`; `at_once` says that most of them need not wait for anything."""
+        self._start = pipeline.begin if at_once else pipeline.later
         self._proxies = proxies
         self._max_head = min(_MAX_HEAD, bounds.header_bytes)
         self._max_body = bounds.request_bytes
@@ -94,7 +137,7 @@ class ConnectShortCut:
             return None
         return head
 
-    def begin(self, head: Head, data: bytes, peer: str | None, hush: Hush) -> Started:
+    def begin(self, head: Head, data: bytes, peer: str | None, hush: Hush) -> Exchange:
         """Begin the call of the request `data` by whoever is at `peer`."""
         address = self._proxies.client(peer, head.fields)
         call = Call(
@@ -107,7 +150,7 @@ class ConnectShortCut:
         )
         body = data[len(data) - head.size :]
         receive = Unread(body, head.rpc.request, head.codec.decode_now).read
-        return Started(call, self._pipeline.begin(call, receive))
+        return Exchange(head, call, self._start(call, receive))
 
     def _read_head(self, data: bytes) -> Head | None:
         match = _HEAD.fullmatch(data.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""The deadline that a gRPC call brings."""
+"""The deadlines that calls bring."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ _TIMEOUT = re.compile(
 )  # "TimeoutValue" of gRPC's protocol over HTTP/2
 
 
+def overdue() -> DeadlineExceededError:
+    """Return what a client is told whose call did not end in time."""
+    return DeadlineExceededError("the call's deadline was exceeded")
+
+
 def read_deadline(fields: Mapping[str, str]) -> float | None:
-    """Return the call's deadline, on `time.monotonic()`; see `read_timeout`."""
+    """Return a gRPC call's deadline, on `time.monotonic()`; see `read_timeout`."""
     seconds = read_timeout(fields)
     return None if seconds is None else time.monotonic() + seconds
 
 
 def read_timeout(fields: Mapping[str, str]) -> float | None:
-    """Return how many seconds a call has, if its headers say so.
+    """Return how many seconds a gRPC call has, if its headers say so.
 
     Raises:
         InvalidMessageError: `grpc-timeout` is none.

@@ -22,14 +22,13 @@ from grpclib.server import Handler, Stream, request_handler
 
 from discovery._gen.coral.discovery.v1 import DiscoveryServiceBase
 from discovery.errors import (
-    DeadlineExceededError,
     DiscoveryError,
     InvalidMessageError,
     UnimplementedError,
 )
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import ConnectionHush, Hush, keep_hearing
-from discovery.transport.deadlines import read_deadline
+from discovery.transport.deadlines import overdue, read_deadline
 from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
@@ -292,7 +291,7 @@ async def answering(deadline: float | None) -> AsyncIterator[None]:
     except DiscoveryError as error:
         raise grpc_error(error) from error
     except TimeoutError as error:
-        raise grpc_error(DeadlineExceededError("the call's deadline was exceeded")) from error
+        raise grpc_error(overdue()) from error
 
 
 def request_buffer(stream: GrpcStream) -> RequestBuffer:

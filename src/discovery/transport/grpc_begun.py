@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import betterproto
@@ -14,7 +13,7 @@ from grpclib.metadata import decode_metadata
 
 from discovery.errors import DiscoveryError
 from discovery.transport import codec
-from discovery.transport.begun import Begun
+from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush
 from discovery.transport.deadlines import read_timeout
 from discovery.transport.framing import refusal_block
@@ -24,26 +23,6 @@ from discovery.transport.repeats import read_again
 from discovery.transport.shortcut import Headers, Recognised
 
 Metadata = Mapping[str, str | bytes]
-
-
-class Later:
-    """A call that will have to wait, so that it is not begun before there is a task for it: see Begun."""
-
-    __slots__ = ("_call", "_pipeline", "_receive")
-
-    reply = error = None
-
-    def __init__(self, pipeline: Pipeline, call: Call, receive: Receive) -> None:
-        self._pipeline = pipeline
-        self._call = call
-        self._receive = receive
-
-    async def outcome(self) -> betterproto.Message:
-        """Carry the call out: see Pipeline.unary."""
-        return await self._pipeline.unary(self._call, self._receive)
-
-    def abandon(self) -> None:
-        """Give the call up, which has not begun."""
 
 
 @dataclass(slots=True)  # frozen, it would take twice as long to make
@@ -95,12 +74,12 @@ class Beginner:
         if len(lengths) > 1:
             return None
         address, hush = self.who(transport, metadata)
+        start = self.pipeline.begin if self.at_once else self.pipeline.later
 
         def begin(data: bytes) -> BegunCall:
             deadline = None if seconds is None else time.monotonic() + seconds
             call = Call(self.path, "grpc", address, metadata, deadline, hush=hush)
-            begin = self.pipeline.begin if self.at_once else partial(Later, self.pipeline)
-            return BegunCall(call, begin(call, receive(data)), self.message_type)
+            return BegunCall(call, start(call, receive(data)), self.message_type)
 
         def receive(data: bytes) -> Receive:
             async def read() -> betterproto.Message:

@@ -22,7 +22,6 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.stream import StreamInputs
 
 from discovery.errors import (
-    DeadlineExceededError,
     DiscoveryError,
     MalformedMessageError,
     UnimplementedError,
@@ -30,6 +29,7 @@ from discovery.errors import (
 from discovery.models import plain_address
 from discovery.transport import codec
 from discovery.transport.bounds import Bounds
+from discovery.transport.deadlines import overdue
 from discovery.transport.framing import END, PREFIX, START, Field, framed_answer
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.grpc_request import MessageBuffer
@@ -92,7 +92,7 @@ class UnaryExchange:
         except DiscoveryError as error:
             await self._refuse(error)
         except TimeoutError:
-            await self._refuse(DeadlineExceededError("the call's deadline was exceeded"))
+            await self._refuse(overdue())
         except ProtocolError:
             pass  # the client went away
 

@@ -19,8 +19,7 @@ from discovery.models import plain_address
 from discovery.transport.bounds import Bounds
 from discovery.transport.calm_flow import CalmFlow
 from discovery.transport.calming import SCOPE_KEY, hush
-from discovery.transport.connect import STARTED_KEY, Started
-from discovery.transport.connect_shortcut import ConnectShortCut, answer, refusal
+from discovery.transport.connect_shortcut import ConnectShortCut, Exchange
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline
@@ -64,7 +63,11 @@ class Http1Connection(HttpToolsProtocol):
     _header_bytes = 0
     _reading_headers = True
     _between_requests = True
-    _started: Started | None = None
+    _exchange: Exchange | None = None
+    """What is under way past uvicorn."""
+    _waiting: asyncio.Task[bytes] | None = None
+    _ahead = b""
+    """What came meanwhile."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: see asyncio.Protocol."""
@@ -79,11 +82,17 @@ class Http1Connection(HttpToolsProtocol):
         """End: see asyncio.Protocol."""
         self._late.close()
         self._rest.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: see asyncio.Protocol."""
         self._rest.disarm()
+        if self._exchange is not None:
+            self._ahead += data
+            self.flow.pause_reading()
+            return
         if self.short_cut is not None and self._is_idle() and self._answers(self.short_cut, data):
             return
         if self._reading_headers:
@@ -97,10 +106,7 @@ class Http1Connection(HttpToolsProtocol):
         self._between_requests = False
         self._late.arm(self.bounds.request_seconds)
         super().on_message_begin()
-        scope = cast("Message", self.scope)
-        scope[SCOPE_KEY] = self._calm.hush
-        if self._started is not None:
-            scope[STARTED_KEY], self._started = self._started, None
+        cast("Message", self.scope)[SCOPE_KEY] = self._calm.hush
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -120,6 +126,13 @@ class Http1Connection(HttpToolsProtocol):
         self._reading_headers = self._between_requests = True
         self._late.disarm()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Ask the client to leave, once it has its answer: see uvicorn."""
+        if self._exchange is None:
+            super().shutdown()
+        else:
+            self._exchange.end_connection()
 
     def shut(self) -> None:
         """Close at once."""
@@ -143,23 +156,41 @@ class Http1Connection(HttpToolsProtocol):
         head = short_cut.read(data)
         if head is None:
             return False
-        started = short_cut.begin(head, data, self._peer, self._calm.hush)
-        begun = started.begun
-        if begun.reply is not None:
-            whole = answer(head, begun.reply, started.call.reply_metadata)
-        elif begun.error is not None:
-            whole = refusal(head, begun.error)
-        else:
-            self._started = started
-            return False
+        exchange = short_cut.begin(head, data, self._peer, self._calm.hush)
         self._late.disarm()
         self._unset_keepalive_if_required()
+        whole = exchange.answer()
+        if whole is not None:
+            self._send(whole, keep_alive=head.keep_alive)
+            return True
+        self._exchange = exchange
+        self._waiting = self.loop.create_task(exchange.wait())
+        self._waiting.add_done_callback(self._go_on)
+        return True
+
+    def _go_on(self, waiting: asyncio.Task[bytes]) -> None:
+        """Answer what was waited for, and take in what came meanwhile."""
+        exchange, ahead = cast("Exchange", self._exchange), self._ahead
+        self._exchange, self._waiting, self._ahead = None, None, b""
+        if waiting.cancelled():  # perhaps before it began
+            exchange.begun.abandon()
+            self.transport.close()
+            return
+        try:
+            self._send(waiting.result(), keep_alive=exchange.head.keep_alive)
+        except Exception:
+            self.transport.close()
+            raise
+        self.flow.resume_reading()
+        if ahead and not self.transport.is_closing():
+            self.data_received(ahead)
+
+    def _send(self, whole: bytes, *, keep_alive: bool) -> None:
         self.transport.write(whole)
-        if head.keep_alive:
+        if keep_alive:
             self._rest.arm(self.timeout_keep_alive)
         else:
             self.transport.close()
-        return True
 
     def _refuse(self, answer: bytes) -> None:
         if not self.transport.is_closing():

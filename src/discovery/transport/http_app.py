@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from discovery.errors import UnimplementedError
 from discovery.models import plain_address
 from discovery.transport.calming import HUSH, SCOPE_KEY, keep_hearing
-from discovery.transport.connect import STARTED, STARTED_KEY, ConnectApplication, Started
+from discovery.transport.connect import ConnectApplication
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.rest import RestRoutes, error_response
@@ -96,16 +96,7 @@ class _Manners:
             refusal = error_response(problem, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
             await refusal(scope, receive, send_with_manners)
             return
-        started: Started | None = scope.get(STARTED_KEY)
-        # Also if there is none: this may run in the context of the request before.
-        STARTED.set(started)
-        if started is None:
-            await self._app(scope, receive, send_with_manners)
-            return
-        try:
-            await self._app(scope, receive, send_with_manners)
-        finally:
-            started.begun.abandon()  # its client may be gone before anybody asked for the outcome
+        await self._app(scope, receive, send_with_manners)
 
     def _identify(self, scope: Scope) -> None:
         peer = plain_address(scope["client"][0]) if scope.get("client") else None

@@ -19,6 +19,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import betterproto
@@ -26,7 +27,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedError
 from discovery.models import Caller
-from discovery.transport.begun import Begun
+from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.drain import DrainGate, Visit
 from discovery.transport.redaction import redacted
@@ -215,6 +216,10 @@ class Pipeline:
         """Do as `unary` does, but at once, outside of any task, and up to where the call has to wait."""
         visit = Visit(self._gate, None)
         return Begun(self._unary(call, receive, visit), visit)
+
+    def later(self, call: Call, receive: Receive) -> Later:
+        """Do as `unary` does, once its outcome is asked for."""
+        return Later(partial(self.unary, call, receive))
 
     async def _unary(self, call: Call, receive: Receive, visit: Visit) -> betterproto.Message:
         with self._accounted(call) as record, visit:

@@ -71,7 +71,7 @@ def make_listener(
     fast: bool = False,
 ) -> Listener:
     """Return what serves `surface` on the connections that it accepts, with short cuts if it is to be `fast`."""
-    http = _Http(surface, connections, proxies, bounds, fast=fast and surface.at_once)
+    http = _Http(surface, connections, proxies, bounds, fast=fast)
     grpc = GrpcServing(
         surface.pipeline,
         http.answer,
@@ -139,7 +139,10 @@ class _Http:
         surface, bounds, short_cut = self._surface, self._bounds, None
         # With CORS, answers have headers that are Starlette's to know.
         if self._fast and not surface.cors_origins:
-            short_cut = ConnectShortCut(surface.pipeline, self._proxies, bounds, surface.service)
+            short_cut = ConnectShortCut(
+                *(surface.pipeline, self._proxies, bounds, surface.service),
+                at_once=surface.at_once,
+            )
         return Http1Serving(self._application, self._connections, bounds, short_cut)
 
     @cached_property

@@ -1,8 +1,9 @@
-"""Calls that the short cut begins and leaves to the long way, and connections that it leaves idle."""
+"""Calls that the short cut has to wait for, and connections that it leaves idle."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
@@ -35,6 +36,8 @@ REQUEST = (
     f"POST {PATH} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
 ).encode() + BODY
 
+LONG_WAY = REQUEST.replace(b" HTTP", b"?long=way HTTP")
+
 Act = Callable[[Call], Awaitable[betterproto.Message]]
 
 
@@ -45,7 +48,7 @@ async def reply(_call: Call) -> betterproto.Message:
 class Rig:
     """A server with one method, that does what it is told."""
 
-    def __init__(self, bounds: Bounds, proxies: TrustedProxies) -> None:
+    def __init__(self, bounds: Bounds, proxies: TrustedProxies, *, at_once: bool) -> None:
         self.gate = DrainGate()
         self.accounts: list[Account] = []
         self.act: Act = reply
@@ -60,7 +63,9 @@ class Rig:
         )
         connect = ConnectApplication(pipeline, bounds.request_bytes)
         application = http_application(pipeline, proxies, connect, ())
-        short_cut = ConnectShortCut(pipeline, proxies, bounds, pb.DiscoveryServiceBase)
+        short_cut = ConnectShortCut(
+            pipeline, proxies, bounds, pb.DiscoveryServiceBase, at_once=at_once
+        )
         self.serving = Http1Serving(application, self.connections, bounds, short_cut)
 
     async def _handle(self, _message: betterproto.Message, call: Call) -> betterproto.Message:
@@ -74,9 +79,9 @@ class Rig:
 
 @asynccontextmanager
 async def serving(
-    bounds: Bounds | None = None, proxies: TrustedProxies | None = None
+    bounds: Bounds | None = None, proxies: TrustedProxies | None = None, *, at_once: bool = True
 ) -> AsyncIterator[Rig]:
-    rig = Rig(bounds or Bounds(), proxies or TrustedProxies())
+    rig = Rig(bounds or Bounds(), proxies or TrustedProxies(), at_once=at_once)
     with captured_logs():
         server = await asyncio.get_running_loop().create_server(rig.serving.connection, LOOPBACK, 0)
         rig.port = server.sockets[0].getsockname()[1]
@@ -88,9 +93,9 @@ async def serving(
             await rig.connections.close(0)
 
 
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with serving() as rig:
+@pytest.fixture(params=[True, False], ids=["at once", "later"])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    async with serving(at_once=request.param) as rig:
         yield rig
 
 
@@ -145,17 +150,25 @@ async def test_a_defect_is_told_once(rig: Rig) -> None:
     assert rig.codes == [Code.INTERNAL]
 
 
-async def test_a_call_that_waits_ends_with_the_time_that_its_client_has(rig: Rig) -> None:
-    async def act(_call: Call) -> betterproto.Message:
-        await asyncio.Event().wait()
-        raise AssertionError
+async def wait_for_ever(_call: Call) -> betterproto.Message:
+    await asyncio.Event().wait()
+    raise AssertionError
 
-    rig.act = act
+
+@pytest.mark.parametrize("request_", [REQUEST, LONG_WAY], ids=["short", "long"])
+async def test_a_call_that_waits_ends_with_the_time_that_its_client_has(
+    rig: Rig, request_: bytes
+) -> None:
+    rig.act = wait_for_ever
     async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
-        writer.write(REQUEST.replace(b"\r\n\r\n", b"\r\nconnect-timeout-ms: 20\r\n\r\n"))
+        writer.write(request_.replace(b"\r\n\r\n", b"\r\nconnect-timeout-ms: 20\r\n\r\n"))
         answer = await reader.readuntil(b"0\r\n\r\n")
 
+    error = json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])
     assert answer.startswith(b"HTTP/1.1 504 ")
+    assert error["code"] == "deadline_exceeded"
+    assert error["message"] == "the call's deadline was exceeded"
+    assert [detail["type"] for detail in error["details"]] == ["google.rpc.ErrorInfo"]
     assert rig.codes == [Code.DEADLINE_EXCEEDED]
 
 
@@ -180,25 +193,87 @@ async def test_a_call_whose_client_is_gone_is_over_and_counted_once(rig: Rig) ->
     assert rig.codes == [Code.CANCELLED]
 
 
-@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize(
+    "at_once, waits, codes",
+    [
+        (True, True, [Code.CANCELLED]),
+        (True, False, [Code.NOT_FOUND]),
+        (False, True, []),  # it never began
+    ],
+)
 async def test_a_client_that_is_gone_before_there_is_a_task_is_counted_once(
+    *, at_once: bool, waits: bool, codes: list[Code]
+) -> None:
+    async def act(call: Call) -> betterproto.Message:
+        if waits:
+            await wait_for_ever(call)
+        raise NotRegisteredError("m")
+
+    async with serving(at_once=at_once) as rig, raw_socket(rig.port) as (_, writer):
+        rig.act = act
+        connection = rig.serving.connection()
+        connection.connection_made(cast("asyncio.Transport", writer.transport))  # any will do
+        connection.data_received(REQUEST)
+        connection.connection_lost(ConnectionResetError())
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+        assert rig.codes == codes
+        assert await rig.gate.drain(0)
+
+
+async def test_a_call_under_way_when_the_server_stops_has_its_answer_and_the_connection_ends(
+    rig: Rig,
+) -> None:
+    go = asyncio.Event()
+
+    async def act(_call: Call) -> betterproto.Message:
+        await go.wait()
+        return REPLY
+
+    rig.act = act
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST)
+        await rig.began.wait()
+        rig.connections.dismiss()
+        go.set()
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.endswith(b"0\r\n\r\n")
+
+
+async def test_a_call_that_outlasts_the_drain_is_told_so(rig: Rig) -> None:
+    rig.act = wait_for_ever
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST)
+        await rig.began.wait()
+        await asyncio.sleep(0)  # by when there is a task
+        assert not await rig.gate.drain(0)
+        answer = await reader.readuntil(b"0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"the server is stopping" in answer
+    assert rig.codes == [Code.UNAVAILABLE]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_answer_that_cannot_be_written_ends_the_connection(
     rig: Rig, *, waits: bool
 ) -> None:
     async def act(_call: Call) -> betterproto.Message:
         if waits:
-            await asyncio.Event().wait()
-        raise NotRegisteredError("m")
+            await asyncio.sleep(0)
+        return cast("betterproto.Message", object())
 
     rig.act = act
-    connection = rig.serving.connection()
-    async with raw_socket(rig.port) as (_, writer):
-        connection.connection_made(cast("asyncio.Transport", writer.transport))  # any will do
-        connection.data_received(REQUEST)
-        connection.connection_lost(ConnectionResetError())
-        await asyncio.gather(*connection.tasks)
-
-    assert rig.codes == [Code.CANCELLED if waits else Code.NOT_FOUND]
-    assert await rig.gate.drain(0)
+    problems = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: problems.append(said))
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(REQUEST)
+        assert await reader.read() == b""
+    assert len(problems) == 1
 
 
 async def test_while_the_server_stops_a_call_is_refused_once(rig: Rig) -> None:
@@ -252,15 +327,10 @@ async def test_a_connection_that_is_used_does_not_rest(monkeypatch: pytest.Monke
 async def test_a_short_call_after_a_long_one_stops_the_long_ways_clock(rig: Rig) -> None:
     """Else that would close the connection, however much it is used meanwhile."""
 
-    async def act(_call: Call) -> betterproto.Message:
-        await asyncio.sleep(0)
-        return REPLY
-
     async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
         clocks = []
-        for how in (act, reply):
-            rig.act = how
-            writer.write(REQUEST)
+        for request in (LONG_WAY, REQUEST):
+            writer.write(request)
             await reader.readuntil(b"0\r\n\r\n")
             [connection] = rig.connections._open
             clocks.append(cast("http1.Http1Connection", connection).timeout_keep_alive_task)
@@ -297,7 +367,7 @@ async def test_only_a_callers_own_connection_can_be_hushed(
     assert [hush is keep_hearing for hush in hushes] == [heard]
 
 
-@pytest.mark.parametrize("first", [REQUEST, REQUEST.replace(b" HTTP", b"?long=way HTTP")])
+@pytest.mark.parametrize("first", [REQUEST, LONG_WAY])
 async def test_a_request_that_is_too_slow_is_told_so_after_others_too(first: bytes) -> None:
     async with (
         serving(Bounds(request_seconds=0.1)) as rig,
@@ -313,7 +383,7 @@ async def test_a_request_that_is_too_slow_is_told_so_after_others_too(first: byt
     assert rig.codes == [Code.OK]
 
 
-@pytest.mark.parametrize("first", [REQUEST, REQUEST.replace(b" HTTP", b"?long=way HTTP")])
+@pytest.mark.parametrize("first", [REQUEST, LONG_WAY])
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["headers go on", "headers end"])
 async def test_headers_that_are_too_large_are_told_so_after_others_too(
     first: bytes, end: bytes

@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from discovery.auth import Role, create_key
 from discovery.clock import SystemClock
 from discovery.errors import DiscoveryError
 from discovery.ratelimits import RateLimiter
+from discovery.stores.memory import MemoryStore
 from discovery.transport import calming
 from discovery.transport.connect_shortcut import ConnectShortCut, refusal
 from tests.integration.raw import raw_socket
@@ -172,7 +173,7 @@ async def both(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterato
             return refusal(head, error)
 
         monkeypatch.setattr(ConnectShortCut, "begin", counting)
-        monkeypatch.setattr("discovery.transport.http1.refusal", noting)
+        monkeypatch.setattr("discovery.transport.connect_shortcut.refusal", noting)
         yield pair
         pair.assert_they_saw_the_same()
 
@@ -183,9 +184,27 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
         yield pair
 
 
+@pytest.fixture(params=[False, True], ids=["at once", "after a wait"])
+def store_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store answer at once or, as one beyond a network does, in another turn of the loop."""
+    if not request.param:
+        return
+    for name in ("register", "lookup", "deregister", "agents", "count"):
+        monkeypatch.setattr(MemoryStore, name, _after_a_wait(getattr(MemoryStore, name)))
+
+
+def _after_a_wait(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def waiting(*arguments: Any, **named: Any) -> Any:
+        await asyncio.sleep(0)
+        return await method(*arguments, **named)
+
+    return waiting
+
+
 # -- Calls ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("store_waits")
 @pytest.mark.parametrize("kind", ["json", "proto"])
 @pytest.mark.parametrize("lines", [(), ("accept-encoding: gzip",)], ids=["plain", "gzip"])
 async def test_every_method_over_one_connection(
@@ -208,6 +227,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.usefixtures("store_waits")
 @pytest.mark.parametrize("request_", ERRORS.values(), ids=ERRORS)
 async def test_what_goes_wrong_is_carried_out_once(pair: Both, request_: bytes) -> None:
     said = await pair.same(usual("RegisterColony"), request_, HEALTH)
@@ -324,6 +344,7 @@ async def test_a_request_in_single_bytes(pair: Both) -> None:
     await pair.same(HEALTH, [bytes([byte]) for byte in HEALTH], HEALTH)
 
 
+@pytest.mark.usefixtures("store_waits")
 @pytest.mark.parametrize(
     "requests", [(HEALTH, HEALTH), (HEALTH, OTHERS["REST"]), (HEALTH, b"\r\n")]
 )
