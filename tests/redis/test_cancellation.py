@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
+import hiredis
 import pytest
 
 from discovery.errors import StoreUnavailableError
 from discovery.stores.redis import RedisStore
-from discovery.stores.redis.link import Command, Reply
+from discovery.stores.redis.link import Reply
 from discovery.stores.redis.routes import Dialer, Fixed
 from tests.redis.support import NOW
 
@@ -37,12 +38,12 @@ class FakeWire:
         await asyncio.sleep(0)
         return bool(self._unread)
 
-    def pack_commands(self, commands: Iterable[Command]) -> list[bytes]:
-        self._unread += commands
-        return []
-
     async def send_packed_command(self, command: Iterable[bytes]) -> None:
         await asyncio.sleep(0)
+        reader = hiredis.Reader()
+        for part in command:
+            reader.feed(part)
+        self._unread += iter(reader.gets, False)
 
     async def read_response(self) -> Reply:
         await asyncio.sleep(0)
@@ -128,13 +129,15 @@ async def test_what_nobody_waits_for_any_more_is_not_even_sent(store: RedisStore
     await _steps(2)
 
     assert await _call(store, "next") == b"reply to next"
-    assert not store._backend.servers[0].lane._waiting
+    lane = store._backend.servers[0].lane
+    assert not lane._waiting
+    assert not lane._awaited
     await store.close()
 
 
 async def test_a_defect_reaches_its_callers_and_not_those_after_them(store: RedisStore) -> None:
     with pytest.raises(TypeError):
-        await store._backend.servers[0].lane.call(b"ECHO", 1)  # bytes and a number do not add up
+        await store._backend.servers[0].lane.call(b"ECHO", cast("Any", None))
 
     assert await _call(store, "next") == b"reply to next"
     await store.close()

@@ -20,6 +20,12 @@ from discovery.stores.redis.shards import Shard, make_shards, shard_number
 
 T = TypeVar("T")
 
+
+def loop_time() -> float:
+    """Return the present moment on the running loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
 _SCRIPTS = (
     *("register", "deregister", "evict", "current", "agents"),
     *("count", "owned", "joined", "sweep", "once"),
@@ -39,16 +45,9 @@ class Server:
     ) -> None:
         slot, streams = shards[0].slot, [shard.events for shard in shards]
         self.shards = shards
-        self.lane = Lane(Link(route, slot, timeout))
+        self.lane = Lane(Link(route, slot, timeout), timeout)
         self._events = Link(route, slot, timeout + BLOCK)
         self.reader = EventReader(self._events, streams, changed, missed, self.lane.doubt)
-
-    async def run(self, script: scripts.Script, operands: tuple[bytes | int, ...]) -> Reply:
-        """Return the reply to a script, which the server may not know yet."""
-        try:
-            return await self.lane.call(b"EVALSHA", script.sha, *operands)
-        except NoScriptError:
-            return await self.lane.call(b"EVAL", script.text, *operands)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -85,25 +84,30 @@ class Backend:
         self, server: Server, script: str, keys: Sequence[bytes], *arguments: bytes | int
     ) -> list[Any]:
         """Return what a script returns behind the number of expiries that it reported."""
+        self._follow()
+        known, lane, since = self.scripts[script], server.lane, loop_time()
         operands = (len(keys), *keys, EVENTS_KEPT, *arguments)
-        reply = await self.in_time(server.run(self.scripts[script], operands))
+        try:
+            reply = await lane.call(b"EVALSHA", known.sha, *operands)
+        except NoScriptError:
+            reply = await self.in_time(lane.call(b"EVAL", known.text, *operands), since)
         expired, *result = cast("list[Any]", reply)
         self.expired += expired
         return result
 
     async def ask(self, server: Server, *command: bytes | int) -> Reply:
         """Return the reply to a command."""
-        return await self.in_time(server.lane.call(*command))
+        self._follow()
+        return await server.lane.call(*command)
 
-    async def in_time(self, call: Awaitable[T]) -> T:
-        """Return what `call` does.
+    async def in_time(self, call: Awaitable[T], since: float) -> T:
+        """Return what `call` does, which is more than one command and began at `since`: see `loop_time`.
 
         Raises:
             StoreUnavailableError: it takes too long.
         """
-        self._follow(asyncio.get_running_loop())
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout_at(since + self._timeout):
                 return await call
         except TimeoutError as error:
             raise unavailable(error) from error
@@ -112,7 +116,7 @@ class Backend:
         """See RegistryStore."""
         self._changed, self._missed = changed, missed
         with suppress(RuntimeError):  # no loop runs yet: then the first call starts the reading
-            self._follow(asyncio.get_running_loop())
+            self._follow()
 
     async def close(self) -> None:
         """Disconnect from all. Idempotent."""
@@ -121,8 +125,9 @@ class Backend:
         await asyncio.gather(*self._readers, return_exceptions=True)
         await asyncio.gather(*(server.close() for server in self.servers))
 
-    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _follow(self) -> None:
         if self._changed is not None and not self._readers:
+            loop = asyncio.get_running_loop()
             self._readers = [loop.create_task(server.reader.run()) for server in self.servers]
 
     def _change(self, event: WatchEvent) -> None:

@@ -1,7 +1,8 @@
 """Concurrent calls share round trips: what is asked while an exchange is under way goes out together in the next one.
 
 Callers never touch the connection, so that a caller who gives up, at whatever moment, leaves it as it is; and however
-many there are, one connection serves them.
+many there are, one connection serves them. All wait for the same time at most, so one timer does for all: that of who
+has waited longest.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ _Call = tuple[Command, asyncio.Future[Reply]]
 class Lane:
     """Calls to one server, carried out in the order in which they were made."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, timeout: float) -> None:
+        """Carry out calls by `link`, each within `timeout` seconds."""
         self._link = link
+        self._timeout = timeout
         self._waiting: deque[_Call] = deque()
+        self._awaited: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        """The moment by which each has to be over, in the order of the calls."""
+        self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -38,13 +44,17 @@ class Lane:
         Who stops waiting does not take the call back: it may be carried out, or not.
 
         Raises:
-            StoreUnavailableError: there is none, or it is an error.
+            StoreUnavailableError: there is none in time, or it is an error.
             NoScriptError: the server does not know this script. Nothing was done.
         """
         if self._closed:
             raise StoreUnavailableError("the store is closed")
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((command, future))
+        self._awaited.append((loop.time() + self._timeout, future))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout, self._look, loop)
         self._wake.set()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -61,9 +71,19 @@ class Lane:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._worker
+        if self._timer is not None:
+            self._timer.cancel()
         for _, future in self._waiting:
             _refuse(future, StoreUnavailableError("the store is closed"))
         await self._link.close()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse the calls that have waited for too long."""
+        now = loop.time()
+        while self._awaited and self._awaited[0][0] <= now:
+            _refuse(self._awaited.popleft()[1], unavailable(TimeoutError()))
+        first = self._awaited[0][0] if self._awaited else None
+        self._timer = None if first is None else loop.call_at(first, self._look, loop)
 
     async def _work(self) -> None:
         while True:
@@ -97,6 +117,8 @@ class Lane:
         else:
             for (_, future), reply in zip(calls, replies, strict=True):
                 _answer(future, reply)
+        while self._awaited and self._awaited[0][1].done():
+            self._awaited.popleft()
 
 
 def _answer(future: asyncio.Future[Reply], reply: Reply) -> None:

@@ -9,9 +9,10 @@ may have been carried out is the caller's decision. Only what a server certainly
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, cast
 
+from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from discovery.stores.redis.failures import FAILURES, from_wrong_server, unavailable
@@ -20,6 +21,9 @@ Command = tuple[bytes | int, ...]
 Reply = object
 """What the server answered; a ResponseError if it refused that command."""
 Address = tuple[str, int]
+
+# redis-py packs in Python, which takes three times as long.
+_pack = cast("Callable[[Command], bytes]", pack_command)
 
 # While a slot moves from one server to another, either may point to the other.
 _MOST_REDIRECTIONS = 5
@@ -37,11 +41,8 @@ class Wire(Protocol):
     async def can_read(self) -> bool:
         """Say whether something came in, if only the news that the server closed the connection."""
 
-    def pack_commands(self, commands: Iterable[Command]) -> list[bytes]:
-        """Return the bytes to send."""
-
     async def send_packed_command(self, command: Iterable[bytes]) -> None:
-        """Send them."""
+        """Send commands, as bytes."""
 
     async def read_response(self) -> Reply:
         """Read one reply; raise it if it is an error."""
@@ -65,7 +66,7 @@ class Route(Protocol):
 
 async def converse(wire: Wire, commands: Sequence[Command]) -> list[Reply]:
     """Send `commands` in one go and return the reply to each."""
-    await wire.send_packed_command(wire.pack_commands(commands))
+    await wire.send_packed_command([b"".join(map(_pack, commands))])
     return [await _reply(wire) for _ in commands]
 
 

@@ -22,6 +22,7 @@ from discovery.models import (
     WatchEvent,
     lease_name,
 )
+from discovery.remembered import Remembered
 from discovery.stores.base import (
     NO_TERMS,
     AgentsPage,
@@ -32,7 +33,7 @@ from discovery.stores.base import (
     quota_error,
     quotas,
 )
-from discovery.stores.redis.backend import Backend
+from discovery.stores.redis.backend import Backend, loop_time
 from discovery.stores.redis.codec import (
     decode_lease,
     decode_reservation,
@@ -59,6 +60,8 @@ class RedisStore:
     def __init__(self, route: Route, prefix: str, *, timeout: float, apart: bool = False) -> None:
         """Keep everything in keys that start with `prefix`; `apart` says that each shard may be on another server."""
         self._backend = Backend(route, prefix, timeout=timeout, apart=apart)
+        # A renewal's registration is mostly the very object of the one before.
+        self._encode = Remembered(encode_registration)
 
     @property
     def expired(self) -> int:
@@ -72,7 +75,12 @@ class RedisStore:
         most = quotas(registration, terms)
         if not any(most):
             return await self._register(registration, ttl, terms, may_grant=True)
-        return await self._backend.in_time(self._register_within(most, registration, ttl, terms))
+        since = loop_time()
+        try:
+            return await self._register(registration, ttl, terms, may_grant=False)
+        except _WouldBeNewError:
+            grant = self._grant_within(most, registration, ttl, terms)
+        return await self._backend.in_time(grant, since)
 
     async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""
@@ -109,7 +117,7 @@ class RedisStore:
     ) -> LeasesPage:
         """See RegistryStore. It takes two round trips for each hundred that it looks at."""
         listing = Listing(self._backend, agents=agents, prefix=prefix)
-        return await self._backend.in_time(listing.page(after, limit))
+        return await self._backend.in_time(listing.page(after, limit), loop_time())
 
     async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
         """See RegistryStore. Up to twice `limit` ends are noted first, or met on the way."""
@@ -165,16 +173,12 @@ class RedisStore:
         """See RegistryStore."""
         await self._backend.close()
 
-    async def _register_within(
+    async def _grant_within(
         self, most: Quotas, registration: Registration, ttl: int, terms: Terms
     ) -> Grant:
-        """Register, and look at quotas only if it turns out to be a grant."""
-        try:
-            return await self._register(registration, ttl, terms, may_grant=False)
-        except _WouldBeNewError:
-            there_are = await there_are_against(most, self._backend, registration, terms.owner)
-            if error := quota_error(most, there_are):
-                raise error from None
+        there_are = await there_are_against(most, self._backend, registration, terms.owner)
+        if error := quota_error(most, there_are):
+            raise error
         return await self._register(registration, ttl, terms, may_grant=True)
 
     async def _register(
@@ -184,7 +188,7 @@ class RedisStore:
             "register",
             wanted.mesh_id,
             wanted.agent_id,
-            *(wanted.pubkey.encode(), encode_registration(wanted), ttl * MICROSECONDS),
+            *(wanted.pubkey.encode(), self._encode(wanted), ttl * MICROSECONDS),
             *(terms.reserve * 1000, terms.old_pubkey.encode(), encode_owner(terms.owner)),
             int(may_grant),
         )
