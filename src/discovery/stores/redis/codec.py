@@ -55,6 +55,25 @@ def _read_again(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
     return read_again
 
 
+def _write_again(write: Callable[[Registration], bytes]) -> Callable[[Registration], bytes]:
+    """Return `write`, remembering what it made of an object: a renewal's is mostly that of the renewal before."""
+    written: dict[int, tuple[Registration, bytes]] = {}
+
+    @wraps(write)
+    def write_again(registration: Registration) -> bytes:
+        # What is remembered stays alive, so that no other object takes its place.
+        _, value = written.get(id(registration), (None, None))
+        if value is None:
+            value = write(registration)
+            if len(written) >= _ROOM:
+                written.clear()
+            written[id(registration)] = registration, value
+        return value
+
+    return write_again
+
+
+@_write_again
 def encode_registration(registration: Registration) -> bytes:
     """Return the canonical form: two registrations are equal if and only if these are."""
     fields = {

@@ -22,7 +22,6 @@ from discovery.models import (
     WatchEvent,
     lease_name,
 )
-from discovery.remembered import Remembered
 from discovery.stores.base import (
     NO_TERMS,
     AgentsPage,
@@ -60,8 +59,6 @@ class RedisStore:
     def __init__(self, route: Route, prefix: str, *, timeout: float, apart: bool = False) -> None:
         """Keep everything in keys that start with `prefix`; `apart` says that each shard may be on another server."""
         self._backend = Backend(route, prefix, timeout=timeout, apart=apart)
-        # A renewal's registration is mostly the very object of the one before.
-        self._encode = Remembered(encode_registration)
 
     @property
     def expired(self) -> int:
@@ -188,7 +185,7 @@ class RedisStore:
             "register",
             wanted.mesh_id,
             wanted.agent_id,
-            *(wanted.pubkey.encode(), self._encode(wanted), ttl * MICROSECONDS),
+            *(wanted.pubkey.encode(), encode_registration(wanted), ttl * MICROSECONDS),
             *(terms.reserve * 1000, terms.old_pubkey.encode(), encode_owner(terms.owner)),
             int(may_grant),
         )
