@@ -101,7 +101,7 @@ class Composition:
         self._admin_address = AdminAddress.parse(settings.admin_listen)
         self._admin = None if self._admin_address is None else self._make_admin(self._admin_address)
         checks = {"serving": self._check_serving, "store": self._probe}
-        self._side_port = SidePort(self._metrics.registry, checks, log)
+        self._side_port = SidePort(lambda: self._metrics.registry, checks, log)
 
     def reloads(self) -> Mapping[str, Reload]:
         """Return what can be read again while it serves."""

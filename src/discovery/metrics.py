@@ -10,13 +10,15 @@ docs/metrics.md lists the metrics, and a test holds it against a running server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
-
-from prometheus_client import Gauge, GCCollector, Info, PlatformCollector, ProcessCollector
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from discovery.errors import Code
 from discovery.series import Count, Counts, Registry, Spread
 from discovery.transport.pipeline import Call, Observation
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 UNKNOWN = "unknown"
 
@@ -41,28 +43,41 @@ class Metrics:
     """Every metric of one server."""
 
     def __init__(self, version: str) -> None:
-        self.registry = Registry(_PREFIX)
-        self.store = StoreMetrics(self.registry)
-        self.undecided = self.registry.counter(
+        self._version = version
+        self._made = Registry(_PREFIX)
+        self._connections: Mapping[str, int] = {}
+        self.store = StoreMetrics(self._made)
+        self.undecided = self._made.counter(
             "rate_limit_undecided_total", "Calls that the shared rate limits could not decide on."
         ).labels()
-        self._connections = Gauge(
-            f"{_PREFIX}connections", "Open connections.", ["protocol"], registry=self.registry
-        )
-        build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=self.registry)
-        build.info({"version": version})
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
 
     def observer(self, unary: Iterable[str], streams: Iterable[str]) -> CallMetrics:
         """Return what observes calls, once; of methods with one reply, and with many, by path."""
-        return CallMetrics(self.registry, unary, streams)
+        return CallMetrics(self._made, unary, streams)
 
     def follow_connections(self, counts: Mapping[str, int]) -> None:
         """Read in `counts`, at each scrape, how many connections speak each protocol that it has now."""
-        for protocol in counts:
-            self._connections.labels(protocol).set_function(partial(counts.__getitem__, protocol))
+        self._connections = counts
+
+    @cached_property
+    def registry(self) -> CollectorRegistry:
+        """What a scrape reads; and of the process, Python and its garbage."""
+        # The server serves before anybody asks.
+        from prometheus_client import Gauge, GCCollector, Info, PlatformCollector, ProcessCollector
+
+        from discovery.exposition import expose
+
+        registry = expose(self._made)
+        open_ = Gauge(f"{_PREFIX}connections", "Open connections.", ["protocol"], registry=registry)
+        for protocol in self._connections:
+            count = partial(self._connections.__getitem__, protocol)
+            open_.labels(protocol).set_function(count)
+        build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=registry)
+        build.info({"version": self._version})
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        return registry
 
 
 # -- Calls ----------------------------------------------------------------------------------------

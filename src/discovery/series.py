@@ -1,4 +1,4 @@
-"""Numbers that cost next to nothing to add to, and become Prometheus' metrics when those are asked for.
+"""Numbers that cost next to nothing to add to, and become Prometheus' metrics when those are asked for (`exposition`).
 
 A call that is answered takes seven steps, and each step of prometheus_client's own counters and histograms takes locks
 and several function calls. These add to plain numbers, and leave the rest to the moment of a scrape. Nothing is locked:
@@ -9,47 +9,36 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from typing import Literal
 
 
-class Registry(CollectorRegistry):
-    """A registry, and what makes metrics in it. All that are made here are called `prefix` and then their name.
-
-    It refuses a second metric of one name. There are no `_created` series: no Prometheus reads them by default.
-    """
+class Registry:
+    """Makes metrics, and has all that it made. They are called `prefix` and then their name."""
 
     def __init__(self, prefix: str) -> None:
-        super().__init__(auto_describe=True)
-        self._prefix = prefix
+        self.prefix = prefix
+        self.counts: list[Counts] = []
+        self.spreads: list[Spreads] = []
 
     def counter(self, name: str, text: str, *labels: str) -> Counts:
         """Return a new counter."""
-        return self._counts(CounterMetricFamily, name, text, labels)
+        return self._count(Counts("counter", self.prefix + name, text, labels))
 
     def gauge(self, name: str, text: str, *labels: str) -> Counts:
         """Return a new gauge."""
-        return self._counts(GaugeMetricFamily, name, text, labels)
+        return self._count(Counts("gauge", self.prefix + name, text, labels))
 
     def histogram(self, bounds: Sequence[float], name: str, text: str, *labels: str) -> Spreads:
         """Return a new histogram. Its buckets end at each of `bounds`, which ascend, and at infinity."""
-        spreads = Spreads(bounds, self._prefix + name, text, labels)
-        self.register(spreads)
+        spreads = Spreads(bounds, self.prefix + name, text, labels)
+        self.spreads.append(spreads)
         return spreads
 
-    def _counts(self, kind: _CountsKind, name: str, text: str, labels: Sequence[str]) -> Counts:
-        counts = Counts(kind, self._prefix + name, text, labels)
-        self.register(counts)
+    def _count(self, counts: Counts) -> Counts:
+        self.counts.append(counts)
         return counts
 
 
@@ -69,26 +58,20 @@ class Count:
         self.number += by
 
 
-_CountsKind = type[CounterMetricFamily] | type[GaugeMetricFamily]
-
-
-class Counts(Collector):
+@dataclass(frozen=True, slots=True)
+class Counts:
     """A counter or gauge: its series by the values of its labels."""
 
-    def __init__(self, kind: _CountsKind, name: str, text: str, labels: Sequence[str]) -> None:
-        self._empty = partial(kind, name, text, labels=labels)
-        self._series: defaultdict[tuple[str, ...], Count] = defaultdict(Count)
+    kind: Literal["counter", "gauge"]
+    name: str
+    text: str
+    names: Sequence[str]
+    """Of its labels."""
+    series: defaultdict[tuple[str, ...], Count] = field(default_factory=partial(defaultdict, Count))
 
     def labels(self, *values: str) -> Count:
         """Return the series of these values, in the labels' order. From the first time on it is there, at zero."""
-        return self._series[values]
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metric as it is now: see Collector."""
-        family = self._empty()
-        for values, count in self._series.items():
-            family.add_metric(values, count.number)
-        yield family
+        return self.series[values]
 
 
 # -- Histograms -----------------------------------------------------------------------------------
@@ -110,25 +93,22 @@ class Spread:
         self.total += amount
 
 
-class Spreads(Collector):
+class Spreads:
     """A histogram: its series by the values of its labels."""
 
-    def __init__(
-        self, bounds: Sequence[float], name: str, text: str, labels: Sequence[str]
-    ) -> None:
-        self._empty = partial(HistogramMetricFamily, name, text, labels=labels)
-        # Below a million, `str` writes a number as prometheus_client does.
-        self._bounds = [*map(str, bounds), "+Inf"]
+    def __init__(self, bounds: Sequence[float], name: str, text: str, names: Sequence[str]) -> None:
+        self.bounds = bounds
+        self.name = name
+        self.text = text
+        self.names = names
+        """Of its labels."""
         self._series: defaultdict[tuple[str, ...], Spread] = defaultdict(partial(Spread, bounds))
 
     def labels(self, *values: str) -> Spread:
         """Return the series of these values, in the labels' order. From the first time on it is there, at zero."""
         return self._series[values]
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metric as it is now: see Collector. Each of its buckets has what those before it have too."""
-        family = self._empty()
-        for values, spread in self._series.items():
-            buckets = zip(self._bounds, accumulate(spread.numbers), strict=True)
-            family.add_metric(values, list(buckets), spread.total)
-        yield family
+    @property
+    def series(self) -> Mapping[tuple[str, ...], Spread]:
+        """All that are there."""
+        return self._series

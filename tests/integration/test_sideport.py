@@ -380,7 +380,7 @@ async def test_while_it_drains_it_says_so_and_closes_last() -> None:
 @asynccontextmanager
 async def served(bounds: Bounds | None = None, **checks: Check) -> AsyncIterator[httpx.AsyncClient]:
     """A side port by itself, with the checks and bounds that a test gives it."""
-    side = SidePort(CollectorRegistry(), checks, capturing_logger(LogCapture()), bounds)
+    side = SidePort(CollectorRegistry, checks, capturing_logger(LogCapture()), bounds)
     listening = bind(LOOPBACK, 0)
     side.start(listening)
     async with side_client(listening.getsockname()[1]) as http:

@@ -17,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from discovery.exposition import expose
 from discovery.series import Registry
 from tests.support import examples
 
@@ -59,7 +60,7 @@ def test_a_counter_tells_what_theirs_tells(steps: list[tuple[tuple[str, str], in
     for values, number in steps:
         count.labels(*values).inc(number)
         counter.labels(*values).inc(number)
-        assert told(ours) == told(theirs)
+        assert told(expose(ours)) == told(theirs)
 
 
 @given(st.lists(st.tuples(series, st.integers(-3, 3))))
@@ -71,7 +72,7 @@ def test_a_gauge_tells_what_theirs_tells(steps: list[tuple[tuple[str, str], int]
     for values, number in steps:
         count.labels(*values).number += number
         gauge.labels(*values).inc(number)
-    assert told(ours) == told(theirs)
+    assert told(expose(ours)) == told(theirs)
 
 
 @given(st.lists(st.tuples(series, st.none() | amounts)))
@@ -89,7 +90,7 @@ def test_a_histogram_tells_what_theirs_tells(
         if seconds is not None:
             mine.observe(seconds)
             yours.observe(seconds)
-    assert told(ours) == told(theirs)
+    assert told(expose(ours)) == told(theirs)
 
 
 def test_a_series_without_labels_is_there_at_zero(ours: Registry) -> None:
@@ -97,16 +98,19 @@ def test_a_series_without_labels_is_there_at_zero(ours: Registry) -> None:
     ours.counter("steps_total", TEXT).labels()
     Counter("test_steps_total", TEXT, registry=theirs)
 
-    assert told(ours) == told(theirs)
-    assert b"\ntest_steps_total 0.0\n" in generate_latest(ours)
+    assert told(expose(ours)) == told(theirs)
+    assert b"\ntest_steps_total 0.0\n" in generate_latest(expose(ours))
 
 
 def test_a_metric_without_a_series_is_there_by_name(ours: Registry) -> None:
     ours.gauge("depth", TEXT, "one")
-    assert [(metric.name, metric.samples) for metric in ours.collect()] == [("test_depth", [])]
+    assert [(metric.name, metric.samples) for metric in expose(ours).collect()] == [
+        ("test_depth", [])
+    ]
 
 
 def test_two_metrics_of_one_name_are_refused(ours: Registry) -> None:
     ours.counter("steps_total", TEXT)
+    ours.gauge("steps", TEXT)
     with pytest.raises(ValueError, match="test_steps"):
-        ours.gauge("steps", TEXT)
+        expose(ours)

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
 from discovery.transport.accept import Acceptor
@@ -21,6 +20,8 @@ from discovery.transport.connections import Connections
 from discovery.transport.limits import ConnectionLimits
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from discovery.transport.http1 import Http1Serving
 
 # In seconds.
@@ -38,12 +39,12 @@ class SidePort:
 
     def __init__(
         self,
-        registry: CollectorRegistry,
+        registry: Callable[[], CollectorRegistry],
         checks: Mapping[str, Check],
         log: FilteringBoundLogger,
         bounds: Bounds | None = None,
     ) -> None:
-        """The server is ready when each of `checks`, asked in order, says so."""
+        """Tell what `registry` returns, once that is asked for; the server is ready when each of `checks` says so."""
         self._registry = registry
         self._checks = checks
         self._bounds = bounds
@@ -74,5 +75,5 @@ class SidePort:
         from discovery.transport.http1 import Http1Serving
 
         return Http1Serving(
-            application(self._registry, self._checks), self._connections, self._bounds
+            application(self._registry(), self._checks), self._connections, self._bounds
         )
