@@ -75,6 +75,13 @@ class Subscription:
                 return event
             await self._bell.heard()
 
+    def wait(self, wake: Callable[[], object]) -> bool:
+        """Have `wake` called once, when there is something to read; return False if there is already."""
+        idle = self.topic is not None and self._unread is None and self._ending is None
+        if idle:
+            self._bell.call(wake)
+        return idle
+
     async def aclose(self) -> None:
         """Read no more."""
         self._hub.leave(self)
@@ -88,11 +95,28 @@ class _Topic:
     look: Look
 
     def __init__(self) -> None:
-        self.subscriptions: set[Subscription] = set()
+        self.subscriptions: set[Subscription] | tuple[Subscription, ...] = ()
+        """A tuple while there is but one, as of most meshes: a set of one takes four times as much."""
         self.newest = -1
         """The revision that everybody was offered last."""
         self.told = 0
         """How often a state came: tells whether one came while another was asked for."""
+
+    def add(self, subscription: Subscription) -> None:
+        """Take in one more."""
+        if isinstance(self.subscriptions, set):
+            self.subscriptions.add(subscription)
+        elif self.subscriptions:
+            self.subscriptions = {*self.subscriptions, subscription}
+        else:
+            self.subscriptions = (subscription,)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Take one out that was taken in."""
+        if isinstance(self.subscriptions, set):
+            self.subscriptions.remove(subscription)
+        else:
+            self.subscriptions = ()
 
 
 class WatchHub:
@@ -105,6 +129,9 @@ class WatchHub:
         """Is told as well of each change that the store reports."""
         self._topics: dict[str, _Topic] = {}
         self._agents = AgentHub(store, clock)
+        self._ask = (
+            self._look
+        )  # one for all topics: each time that a method is asked for, it is another object
         store.listen(self._reported, self.missed)
 
     @property
@@ -157,9 +184,9 @@ class WatchHub:
         topic = self._topics.get(mesh_id)
         if topic is None:
             topic = self._topics[mesh_id] = _Topic()
-            topic.look = Look(self._look, mesh_id, topic)
+            topic.look = Look(self._ask, mesh_id, topic)
         subscription.topic = topic
-        topic.subscriptions.add(subscription)
+        topic.add(subscription)
         event = await self._store.current(mesh_id, now=self._clock.now())
         if event.revision == topic.newest:
             topic.told += (
@@ -174,7 +201,7 @@ class WatchHub:
         topic, subscription.topic = subscription.topic, None
         if topic is None:
             return
-        topic.subscriptions.discard(subscription)
+        topic.remove(subscription)
         if not topic.subscriptions:
             del self._topics[subscription.mesh_id]
             topic.look.close()

@@ -24,10 +24,10 @@ class Watcher:
     def __init__(self, connection: RawConnection, mesh_id: str = MESH) -> None:
         request = bytes(WatchColonyRequest(mesh_id=mesh_id))
         self._connection = connection
-        self._stream = connection.request("WatchColony", request)
+        self.stream = connection.request("WatchColony", request)
 
     def states(self) -> list[WatchColonyResponse]:
-        rest, found = self._connection._answers[self._stream].body, []
+        rest, found = self._connection._answers[self.stream].body, []
         while len(rest) >= 5 and len(rest) >= (end := 5 + int.from_bytes(rest[1:5])):
             found.append(WatchColonyResponse().parse(rest[5:end]))
             rest = rest[end:]
@@ -157,6 +157,26 @@ async def test_a_watch_that_is_reset_leaves_nothing_behind(server: Running) -> N
         await connection.seen()
         await connection.seen()
         assert server.server._service.watching == 0
+
+
+async def test_a_watch_that_waits_has_no_task_and_hears_of_changes_and_of_the_end() -> None:
+    async with running() as server, raw_connection(server.port) as connection:
+        before = len(asyncio.all_tasks())
+        watcher = Watcher(connection)
+        await connection.seen()
+        assert len(asyncio.all_tasks()) == before
+        assert len(watcher.states()) == 1
+        await server.server._service.register_colony(registration(endpoints=("a:1",)), None)
+        await watcher.until("a:1")
+        assert len(asyncio.all_tasks()) == before
+        stopping = asyncio.create_task(server.server.stop())
+        answer = await connection.answer(watcher.stream)
+        await connection.close()
+        await stopping
+
+    assert len(watcher.states()) == 2
+    assert answer.status == 14
+    assert answer.reason == "DRAINING"
 
 
 async def test_a_watcher_that_does_not_read_is_told_that_the_server_stops() -> None:

@@ -34,3 +34,14 @@ async def test_a_listener_that_gave_up_does_not_mind() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await heard
+
+
+async def test_who_is_to_be_called_is_called_once() -> None:
+    bell, calls = Bell(), list[str]()
+    bell.call(lambda: calls.append("first"))
+    bell.call(lambda: calls.append("second"))
+
+    bell.ring()
+    bell.ring()
+
+    assert calls == ["second"]

@@ -35,6 +35,7 @@ from discovery.transport import pipeline as pipeline_module
 from discovery.transport.connections import Connections
 from discovery.transport.drain import DrainGate
 from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.streamed import StreamedCall
 from tests.support import KEY, MESH, OTHER_KEY, ManualClock, registration
 
 LOOKUP = "/coral.discovery.v1.DiscoveryService/LookupColony"
@@ -101,7 +102,7 @@ class Calls:
         async for _reply in self.replies():
             pass
 
-    def replies(self) -> AsyncGenerator[betterproto.Message]:
+    def replies(self) -> StreamedCall:
         return self.pipeline.stream(Call(WATCH, "grpc"), self.receive)
 
     def counted_under_way(self) -> tuple[float | None, float | None]:

@@ -355,6 +355,71 @@ async def test_a_stream_that_its_client_leaves_is_closed_and_logged(rig: Rig) ->
     assert rig.nothing_leaked()
 
 
+class Patience:
+    """Replies that can be waited for: none before `ready`."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.closed = False
+        self.wake: Callable[[], object] | None = None
+
+    def __aiter__(self) -> Patience:
+        return self
+
+    async def __anext__(self) -> betterproto.Message:
+        self.ready = False
+        return REPLY
+
+    def wait(self, wake: Callable[[], object]) -> bool:
+        self.wake = wake
+        return not self.ready
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_stream_of_a_generator_cannot_be_left_to_wait(rig: Rig) -> None:
+    replies = rig.pipeline.stream(CALL, rig.receive)
+    await anext(replies)
+    assert not replies.wait(lambda: None)
+    await replies.aclose()
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["its client leaves", "the server stops"])
+async def test_a_stream_that_is_left_to_wait_can_be_ended(rig: Rig, *, stops: bool) -> None:
+    class Carrier:
+        cancels = 0
+
+        def cancel(self) -> None:
+            self.cancels += 1
+
+        def uncancel(self) -> int:
+            self.cancels -= 1
+            return self.cancels
+
+    patience, carrier = Patience(), Carrier()
+    rig.pipeline._streams = {PATH: lambda _request, _call: patience}
+    replies = rig.pipeline.stream(CALL, rig.receive, carrier)
+    await anext(replies)
+    assert replies.wait(carrier.cancel)
+    assert patience.wake == carrier.cancel
+    assert not rig.nothing_leaked()
+
+    if stops:
+        rig.gate.expel()
+        assert carrier.cancels == 1
+    with pytest.raises(DrainingError if stops else asyncio.CancelledError):
+        await replies.cancel()
+
+    assert replies.over
+    assert patience.closed
+    assert carrier.cancels == 0
+    assert rig.line()["status"] == ("UNAVAILABLE" if stops else "CANCELLED")
+    assert rig.nothing_leaked()
+    with pytest.raises(StopAsyncIteration):
+        await anext(replies)
+
+
 # Hostile and secret values, through the formatters that write the log
 
 

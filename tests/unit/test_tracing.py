@@ -48,6 +48,7 @@ from discovery.stores.memory import MemoryStore
 from discovery.tracing import Tracing
 from discovery.transport.drain import DrainGate
 from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.streamed import StreamedCall
 from tests.integration.support import capturing_logger
 from tests.support import MESH, OTHER_KEY, ManualClock, registration
 
@@ -86,7 +87,7 @@ class Traced:
     async def unary(self, protocol: str = "grpc", **changes: Any) -> None:
         await self.pipeline.unary(Call(LOOKUP, protocol, **changes), self._receive)
 
-    def stream(self) -> AsyncGenerator[betterproto.Message]:
+    def stream(self) -> StreamedCall:
         return self.pipeline.stream(Call(WATCH, "grpc"), self._receive)
 
     def spans(self) -> Sequence[ReadableSpan]:
@@ -258,11 +259,11 @@ async def test_a_stream_that_another_task_closes_disturbs_nobody(
     assert not caplog.records
 
 
-async def _first(replies: AsyncGenerator[betterproto.Message]) -> None:
+async def _first(replies: StreamedCall) -> None:
     await anext(replies)
 
 
-async def _close(replies: AsyncGenerator[betterproto.Message]) -> None:
+async def _close(replies: StreamedCall) -> None:
     await replies.aclose()
 
 

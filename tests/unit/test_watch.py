@@ -61,6 +61,41 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)  # the hub's tasks take turns
 
 
+async def test_who_waits_is_woken_once_for_each_state_and_for_the_end(store: TimedStore) -> None:
+    hub, woken = watch_from(store), list[None]()
+    states = hub.watch(MESH, 0)
+    assert not states.wait(lambda: woken.append(None))  # nobody asked for the present state yet
+    await anext(states)
+    for revision in (2, 3):
+        assert states.wait(lambda: woken.append(None))
+        hub.changed(state(revision))
+        assert len(woken) == revision - 1
+        assert not states.wait(lambda: woken.append(None))
+        assert (await anext(states)).revision == revision
+    assert states.wait(lambda: woken.append(None))
+    hub.close(lambda: DrainingError("", retry_after=1))
+    assert len(woken) == 3
+    assert not states.wait(lambda: woken.append(None))
+    with pytest.raises(DrainingError):
+        await anext(states)
+    await states.aclose()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_watchers_of_a_mesh_come_and_go(store: TimedStore, number: int) -> None:
+    hub = watch_from(store)
+    watches = [hub.watch(MESH, 0) for _ in range(number)]
+    for watch in watches:
+        assert (await anext(watch)).revision == 1
+    assert hub.watching == number
+    hub.changed(state(2))
+    for left, watch in zip(reversed(range(number)), watches, strict=True):
+        assert (await anext(watch)).revision == 2
+        await watch.aclose()
+        await watch.aclose()
+        assert hub.watching == left
+
+
 async def test_what_is_missed_while_the_store_is_asked_is_asked_for_again(
     store: TimedStore,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Protocol
 
 from discovery.errors import DrainingError
 
@@ -15,6 +15,18 @@ RETRY_AFTER = 1.0
 def draining_error() -> DrainingError:
     """Return what a client is told while the server stops."""
     return DrainingError("the server is stopping; try again", retry_after=RETRY_AFTER)
+
+
+class Cancellable(Protocol):
+    """What carries a call out: a task, or what stands for one."""
+
+    def cancel(self) -> object:
+        """Interrupt it."""
+        ...
+
+    def uncancel(self) -> int:
+        """Take that back once; return how many others there were who interrupted it."""
+        ...
 
 
 class Visit:
@@ -28,7 +40,7 @@ class Visit:
 
     __slots__ = ("_gate", "expelled", "task")
 
-    def __init__(self, gate: DrainGate, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, gate: DrainGate, task: Cancellable | None) -> None:
         self._gate = gate
         self.task = task
         self.expelled = False

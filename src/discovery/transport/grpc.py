@@ -33,7 +33,7 @@ from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_request import SPENT, MessageBuffer
-from discovery.transport.grpc_stream import StreamExchange
+from discovery.transport.grpc_stream import StreamExchange, Vigil
 from discovery.transport.grpc_unary import (
     UnaryExchange,
     is_grpc_request,
@@ -52,7 +52,7 @@ GrpcStream = Stream[Any, Any]
 Routes = Mapping[str, Route]
 HeaderList = list[tuple[str, str]]
 Metadata = Mapping[str, str | bytes]
-Answer = Callable[[Http2Stream, Metadata], Coroutine[Any, Any, None]]
+Answer = Callable[[Http2Stream, Metadata], Coroutine[Any, Any, None] | StreamExchange]
 
 _CODEC, _STATUS_DETAILS = MessageCodec(), StatusDetailsCodec()
 _GRPC = re.compile(re.escape(GRPC_CONTENT_TYPE) + r"(?![\w-])", re.ASCII)  # gRPC-Web is not gRPC
@@ -132,17 +132,12 @@ class GrpcServing:
         message_type: type[betterproto.Message],
         stream: Http2Stream,
         metadata: Metadata,
-    ) -> Coroutine[Any, Any, None]:
+    ) -> StreamExchange:
         deadline = cast("RequestBuffer", stream.buffer).deadline
         call = self._call(path, stream, metadata, deadline)
-        exchange = StreamExchange(
-            stream,
-            message_type,
-            self._bounds,
-            pipeline=self._pipeline,
-            call=call,
+        return StreamExchange(
+            stream, message_type, self._bounds, pipeline=self._pipeline, call=call
         )
-        return exchange.run(exchange.answer, deadline)
 
     def _call(
         self, path: str, stream: Http2Stream, metadata: Metadata, deadline: float | None
@@ -197,6 +192,9 @@ class Http2Handler(Handler, StreamHandler):
         else:
             body = substitute_body(stream, acknowledge, self._bounds.request_seconds)
             answer = Http2Exchange(stream, headers, body).run(self._application)
+        if isinstance(answer, StreamExchange):
+            self._tasks[stream] = cast("Any", Vigil(answer, release_stream))
+            return
         task = self.loop.create_task(answer)
         task.add_done_callback(release_stream)
         self._tasks[stream] = task
@@ -243,7 +241,7 @@ class Http2Handler(Handler, StreamHandler):
         headers: HeaderList,
         fields: Mapping[str, str],
         acknowledge: Callable[[int], None],
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[Any, Any, None] | StreamExchange:
         if fields.get(":path", "") not in self.mapping:
             unknown = UnimplementedError("there is no such method")
             return self._send_refusal(stream, fields, unknown)

@@ -1,10 +1,14 @@
 """A gRPC call of one request and many replies, over one stream of grpclib's: what `grpc_unary` is for one reply.
 
 A reply that has to wait, for its window or because the client reads too slowly, goes the way that grpclib has for it.
+A call that waits for its next reply has no task meanwhile, where the replies allow that: see Vigil.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import betterproto
@@ -29,12 +33,13 @@ from discovery.transport.grpc_request import SPENT, MessageBuffer
 from discovery.transport.grpc_unary import UnaryExchange
 from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.streamed import StreamedCall
 
 
 class StreamExchange(UnaryExchange):
     """One request and the replies to it."""
 
-    __slots__ = ("_call", "_pipeline")
+    __slots__ = ("_call", "_pipeline", "replies")
 
     def __init__(
         self,
@@ -48,6 +53,8 @@ class StreamExchange(UnaryExchange):
         super().__init__(stream, message_type, bounds)
         self._pipeline = pipeline
         self._call = call
+        self.replies: StreamedCall | None = None
+        """Those of the call, once it has begun."""
 
     async def receive(self) -> betterproto.Message:
         """Return the one message of the request, and give back what it took to wait for it; see `received`."""
@@ -58,18 +65,28 @@ class StreamExchange(UnaryExchange):
             stream.buffer = SPENT
         return message
 
-    async def answer(self) -> None:
+    async def carry_out(self, vigil: Vigil) -> None:
+        """Send replies until the next one has to be waited for, or there are no more; see `run`."""
+        await self.run(partial(self._answer, vigil), self._call.deadline)
+
+    async def _answer(self, vigil: Vigil) -> None:
         """Have the pipeline answer, send each of its replies, then say that all went well."""
-        replies = self._pipeline.stream(self._call, self.receive)
+        if self.replies is None:
+            self.replies = self._pipeline.stream(self._call, self.receive, vigil)
         try:
-            async for reply in replies:
+            if vigil.cancelled:
+                await self.replies.cancel()
+            async for reply in self.replies:
                 data = framed(reply)
                 if not self._put(data):
                     await self._start()
                     await self._stream.send_data(data)
-                del reply, data  # the next ones may be long in coming
-        finally:
-            await replies.aclose()
+                del reply, data
+                if self._call.deadline is None and self.replies.wait(vigil):
+                    return
+        except BaseException:
+            await self.replies.aclose()
+            raise
         await self._start()
         await self._stream.send_headers(list(END), end_stream=True)
 
@@ -94,6 +111,69 @@ class StreamExchange(UnaryExchange):
         if not self._started:
             await self._stream.send_headers(list(START))
             self._started = True
+
+
+class Vigil:
+    """What carries a call of many replies out: a task, and none while it waits for the next reply.
+
+    A task and the frames of what it waits in take more than all else that a watch needs, and nearly all of its life is
+    waiting. To whoever may cancel the call, this is its task (Cancellable). It is called to go on.
+    """
+
+    __slots__ = ("_again", "_cancels", "_exchange", "_over", "_task")
+
+    def __init__(self, exchange: StreamExchange, over: Callable[[], object]) -> None:
+        """Begin `exchange`; call `over` when all is done."""
+        self._exchange = exchange
+        self._over: Callable[[], object] | None = over
+        self._cancels = 0
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+        self()
+
+    def __call__(self) -> None:
+        """Go on: there may be another reply."""
+        if self._task is not None:
+            self._again = True
+        elif not self.done():
+            self._again = False
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._exchange.carry_out(self))
+            self._task.add_done_callback(self._rest)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call is to end now."""
+        return self._cancels > 0
+
+    def done(self) -> bool:
+        """Return whether the call is over."""
+        return self._over is None
+
+    def cancel(self) -> None:
+        """End the call."""
+        self._cancels += 1
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self()
+
+    def uncancel(self) -> int:
+        """Take one `cancel` back; return how many are left."""
+        self._cancels -= 1
+        if self._task is not None:
+            self._task.uncancel()
+        return self._cancels
+
+    def _rest(self, _task: asyncio.Task[None]) -> None:
+        self._task = None
+        replies = self._exchange.replies
+        if replies is None or replies.over:
+            over, self._over = self._over, None
+            if over is not None:
+                over()
+        elif self._again or self._cancels:  # meanwhile, or before the task had begun
+            self()
 
 
 def _framed(message: betterproto.Message) -> bytes:

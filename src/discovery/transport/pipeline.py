@@ -10,8 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -29,8 +27,9 @@ from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedE
 from discovery.models import Caller
 from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush, keep_hearing
-from discovery.transport.drain import DrainGate, Visit
+from discovery.transport.drain import Cancellable, DrainGate, Visit
 from discovery.transport.redaction import redacted
+from discovery.transport.streamed import Replies, StreamedCall
 from discovery.validation import MAX_ID_LENGTH
 
 
@@ -56,18 +55,6 @@ class Call:
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
 Handle = Callable[[betterproto.Message, Call], Awaitable[betterproto.Message]]
-
-
-class Replies(Protocol):
-    """What an RPC with many replies answers: a generator of them, or what can do the same."""
-
-    def __aiter__(self) -> AsyncIterator[betterproto.Message]:
-        """Iterate over the replies."""
-        ...
-
-    def aclose(self) -> Awaitable[object]:
-        """Make no more of them."""
-        ...
 
 
 HandleStream = Callable[[betterproto.Message, Call], Replies]
@@ -126,7 +113,7 @@ Witness = Callable[[Account], None]
 """Is told of every call that is over. It must not raise or wait."""
 
 
-class _Record:
+class Record:
     """What there is to say of a call once the `with` block that is the call is over.
 
     It lets no exception out that an adapter could not translate.
@@ -134,7 +121,7 @@ class _Record:
 
     __slots__ = (
         "_call",
-        "_finish",
+        "_pipeline",
         "_started",
         "code",
         "defect",
@@ -144,14 +131,9 @@ class _Record:
         "reply",
     )
 
-    def __init__(
-        self,
-        call: Call,
-        observations: Sequence[Observation],
-        finish: Callable[[Call, _Record, float], None],
-    ) -> None:
+    def __init__(self, call: Call, observations: Sequence[Observation], pipeline: Pipeline) -> None:
         self._call = call
-        self._finish = finish
+        self._pipeline = pipeline
         self._started = time.perf_counter()
         self.observations = observations
         self.code = Code.OK
@@ -166,7 +148,7 @@ class _Record:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if error is not None:
             self._note(error)
-        self._finish(self._call, self, time.perf_counter() - self._started)
+        self._pipeline.finish(self._call, self, time.perf_counter() - self._started)
         if self.defect is not None and self.error is not None:
             raise self.error from self.defect
 
@@ -222,7 +204,7 @@ class Pipeline:
         return Later(partial(self.unary, call, receive))
 
     async def _unary(self, call: Call, receive: Receive, visit: Visit) -> betterproto.Message:
-        with self._accounted(call) as record, visit:
+        with self.accounted(call) as record, visit:
             handle = _find(self._handlers, call)
             for guard in self._admitting:
                 await guard.admit(call)
@@ -232,43 +214,50 @@ class Pipeline:
             record.reply = reply = await handle(message, call)
             return reply
 
-    async def stream(self, call: Call, receive: Receive) -> AsyncGenerator[betterproto.Message]:
-        """Answer a call of one request and many replies; see `unary`. Close the generator to end the call early."""
-        with self._accounted(call) as record, self._gate.admit():
-            handle = _find(self._streams, call)
-            for guard in self._admitting:
-                await guard.admit(call)
-            record.message = message = await receive()
-            for guard in self._allowing:
-                await guard.allow(call, message)
-            replies = handle(message, call)
-            try:
-                async for reply in replies:
-                    for guard in self._guards:
-                        guard.still_allow(call)
-                    yield reply
-                    for observation in record.observations:
-                        observation.delivered()
-                    del reply  # the next one may be long in coming
-            finally:
-                await replies.aclose()
+    def stream(
+        self, call: Call, receive: Receive, carrier: Cancellable | None = None
+    ) -> StreamedCall:
+        """Answer a call of one request and many replies; see `unary`. Close what is returned to end the call early.
+
+        When the server stops, the `carrier` is cancelled: without one, the task that asked for the first reply.
+        """
+        return StreamedCall(self, call, receive, Visit(self._gate, carrier))
+
+    # -- What a StreamedCall asks for -------------------------------------------------------------
+
+    def accounted(self, call: Call) -> Record:
+        """Return what a call is accounted for with, from now on."""
+        return Record(call, self._observations(call), self)
+
+    async def open(self, call: Call, receive: Receive, record: Record) -> Replies:
+        """Let a call in; return its replies."""
+        handle = _find(self._streams, call)
+        for guard in self._admitting:
+            await guard.admit(call)
+        record.message = message = await receive()
+        for guard in self._allowing:
+            await guard.allow(call, message)
+        return handle(message, call)
+
+    def check(self, call: Call) -> None:
+        """Look at a call that goes on, before its next reply is sent: see Guard.still_allow."""
+        for guard in self._guards:
+            guard.still_allow(call)
 
     def refuse(self, call: Call, error: DiscoveryError) -> None:
         """Account for a call that its adapter could not even pass on."""
-        record = _Record(call, self._observations(call), self._finish)
+        record = self.accounted(call)
         record.code, record.error = error.code, error
-        self._finish(call, record, seconds=0)
-
-    def _accounted(self, call: Call) -> _Record:
-        return _Record(call, self._observations(call), self._finish)
+        self.finish(call, record, seconds=0)
 
     def _observations(self, call: Call) -> Sequence[Observation]:
         """Begin to observe a call. Observers name things after paths, so those that clients make up are one."""
         if call.path not in self._handlers and call.path not in self._streams:
             call = replace(call, path=_UNSERVED)
-        return [observer.started(call) for observer in self._observers]
+        return tuple([observer.started(call) for observer in self._observers])
 
-    def _finish(self, call: Call, record: _Record, seconds: float) -> None:
+    def finish(self, call: Call, record: Record, seconds: float) -> None:
+        """Account for a call that is over, after `seconds`."""
         for observation in record.observations:
             observation.finished(record.code, seconds)
         account = Account(call, record.message, record.reply, record.error, record.code)
@@ -277,7 +266,7 @@ class Pipeline:
         if record.defect is not None or self._log.is_enabled_for(logging.INFO):
             self._log_call(call, record, seconds * 1000)
 
-    def _log_call(self, call: Call, record: _Record, milliseconds: float) -> None:
+    def _log_call(self, call: Call, record: Record, milliseconds: float) -> None:
         log = self._log.info if record.defect is None else self._log.error
         log(
             "request",

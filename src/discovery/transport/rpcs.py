@@ -9,12 +9,14 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import betterproto
 
 from discovery._gen.coral.discovery import v1 as pb
-from discovery.models import Found, Lease
+from discovery.models import Found, Lease, WatchEvent
 from discovery.remembered import Remembered
 from discovery.service import DiscoveryService
 from discovery.transport import agent_codec, codec, messages
 from discovery.transport.once import Once
-from discovery.transport.pipeline import Call, Handle, HandleStream, Replies
+from discovery.transport.pipeline import Call, Handle, HandleStream
+from discovery.transport.streamed import Replies
+from discovery.watch import Subscription
 
 Event_co = TypeVar("Event_co", covariant=True)
 
@@ -119,7 +121,7 @@ class DiscoveryRpcs:
 
     def _watch_colony(self, request: pb.WatchColonyRequest, _call: Call) -> Replies:
         watch = self._service.watch_colony(request.mesh_id, request.after_revision)
-        return _Told(watch, colony_watch_reply)
+        return _Watch(watch, colony_watch_reply)
 
     def _watch_agents(self, request: pb.WatchAgentsRequest, _call: Call) -> Replies:
         watch = self._service.watch_agents(request.mesh_id, request.after_revision)
@@ -151,6 +153,17 @@ class _Told(Generic[Event_co]):
 
     def aclose(self) -> Awaitable[object]:
         return self._events.aclose()
+
+
+class _Watch(_Told[WatchEvent]):
+    """The same of a Subscription, which can be waited for without a task: see Patient."""
+
+    __slots__ = ()
+
+    _events: Subscription
+
+    def wait(self, wake: Callable[[], object]) -> bool:
+        return self._events.wait(wake)
 
 
 def _for_many(reply: Callable[[Lease], M]) -> Callable[[Lease], M]:
