@@ -93,6 +93,8 @@ class Composition:
         self._reflection = Reflection(self._gate)
         self._connections = Connections()
         self._metrics.follow_connections(self._connections.counts)
+        if (tls := self._tls) is not None:
+            self._metrics.follow_certificate(lambda: tls.not_after)
         self._audit: AuditLog | None = None
         self._audit_file: AuditFile | None = None
         if settings.audit_log:

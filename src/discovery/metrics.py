@@ -9,8 +9,9 @@ docs/metrics.md lists the metrics, and a test holds it against a running server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from math import nan
 from typing import TYPE_CHECKING
 
 from discovery.errors import Code
@@ -46,9 +47,13 @@ class Metrics:
         self._version = version
         self._made = Registry(_PREFIX)
         self._connections: Mapping[str, int] = {}
+        self._certificate_end: Callable[[], float | None] | None = None
         self.store = StoreMetrics(self._made)
         self.undecided = self._made.counter(
             "rate_limit_undecided_total", "Calls that the shared rate limits could not decide on."
+        ).labels()
+        self.connections_refused = self._made.counter(
+            "connections_refused_total", "Connections beyond the limits, closed at once."
         ).labels()
 
     def observer(self, unary: Iterable[str], streams: Iterable[str]) -> CallMetrics:
@@ -58,6 +63,10 @@ class Metrics:
     def follow_connections(self, counts: Mapping[str, int]) -> None:
         """Read in `counts`, at each scrape, how many connections speak each protocol that it has now."""
         self._connections = counts
+
+    def follow_certificate(self, end: Callable[[], float | None]) -> None:
+        """Tell, at each scrape, when the TLS certificate ends: in Unix time, None where that is not known."""
+        self._certificate_end = end
 
     @cached_property
     def registry(self) -> CollectorRegistry:
@@ -72,6 +81,13 @@ class Metrics:
         for protocol in self._connections:
             count = partial(self._connections.__getitem__, protocol)
             open_.labels(protocol).set_function(count)
+        if (end := self._certificate_end) is not None:
+            certificate = Gauge(
+                f"{_PREFIX}tls_certificate_expiration_timestamp_seconds",
+                "When the TLS certificate ends.",
+                registry=registry,
+            )
+            certificate.set_function(lambda: end() or nan)
         build = Info(f"{_PREFIX}build", "The version that runs; always 1.", registry=registry)
         build.info({"version": self._version})
         ProcessCollector(registry=registry)

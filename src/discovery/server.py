@@ -171,7 +171,10 @@ class DiscoveryServer(Composition):
                 "the limit on open files leaves room for fewer connections", room=total
             )
         return ConnectionLimits(
-            total, settings.max_connections_per_address, exempt=self._proxies.trusts
+            total,
+            settings.max_connections_per_address,
+            exempt=self._proxies.trusts,
+            on_refusal=self._metrics.connections_refused.inc,
         )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:

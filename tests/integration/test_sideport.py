@@ -10,11 +10,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
@@ -205,6 +207,27 @@ async def test_connections_are_counted_while_they_last(
         assert await operator.value("connections", "websocket") == 0
 
 
+async def test_connections_that_are_turned_away_are_counted() -> None:
+    async with operated(max_connections=1) as operator:
+        assert await operator.value("connections_refused_total") == 0
+        async with raw_socket(operator.running.port):
+            with suppress(ConnectionResetError):
+                async with raw_socket(operator.running.port) as (late, _):
+                    assert await late.read() == b""
+        assert await operator.value("connections_refused_total") == 1
+
+
+async def test_the_end_of_the_certificate_is_told(tmp_path: Path) -> None:
+    end = datetime(2049, 12, 31, tzinfo=UTC)
+    leaf = trustme.CA().issue_cert("localhost", not_after=end)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    leaf.cert_chain_pems[0].write_to_path(str(cert))
+    leaf.private_key_pem.write_to_path(str(key))
+    async with operated(tls_cert=cert, tls_key=key) as operator:
+        told = await operator.value("tls_certificate_expiration_timestamp_seconds")
+    assert told == end.timestamp()
+
+
 # -- The documentation ----------------------------------------------------------------------------
 
 HEAD = ("metric", "type", "labels", "meaning", "worth an alert")
@@ -232,7 +255,8 @@ async def test_the_documentation_lists_what_is_served_and_nothing_else(
         )
         for family in families
     }
-    assert served == documented()
+    only_with_tls = ("coral_discovery_tls_certificate_expiration_timestamp_seconds", "gauge")
+    assert served | {(*only_with_tls, frozenset())} == documented()
 
 
 async def test_the_documentation_lists_the_labels_values(

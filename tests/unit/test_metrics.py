@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
 from types import ModuleType, SimpleNamespace
@@ -34,6 +35,7 @@ from discovery.stores.memory import MemoryStore
 from discovery.transport import pipeline as pipeline_module
 from discovery.transport.connections import Connections
 from discovery.transport.drain import DrainGate
+from discovery.transport.limits import ConnectionLimits
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.streamed import StreamedCall
 from tests.support import KEY, MESH, OTHER_KEY, ManualClock, registration
@@ -538,6 +540,25 @@ def test_connections_are_counted_by_what_they_speak(metrics: Metrics) -> None:
     }
     assert counted == {"http/1.1": 0, "http/2": 1, "websocket": 1, "undecided": 0}
     assert len(labels_of(metrics, "connections")) == 4
+
+
+def test_connections_that_are_refused_are_counted(metrics: Metrics) -> None:
+    limits = ConnectionLimits(1, 0, on_refusal=metrics.connections_refused.inc)
+    for _ in range(3):
+        limits.admit("192.0.2.1")
+
+    assert value(metrics, "connections_refused_total") == limits.refused == 2
+
+
+def test_the_end_of_a_certificate_is_told_where_there_is_one(metrics: Metrics) -> None:
+    name, ends = "tls_certificate_expiration_timestamp_seconds", [1.5, None]
+    other = Metrics("1.2.3")
+    other.follow_certificate(lambda: ends[0])
+
+    assert value(metrics, name) is None
+    assert value(other, name) == 1.5
+    ends.pop(0)
+    assert math.isnan(value(other, name) or 0)
 
 
 def test_the_version_is_told(metrics: Metrics) -> None:

@@ -18,6 +18,10 @@ def _nobody(_address: str) -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Stand in for who wants to know."""
+
+
 class Place:
     """One connection's place among those that are allowed."""
 
@@ -40,12 +44,17 @@ class ConnectionLimits:
     """
 
     def __init__(
-        self, total: int, per_address: int, exempt: Callable[[str], bool] = _nobody
+        self,
+        total: int,
+        per_address: int,
+        exempt: Callable[[str], bool] = _nobody,
+        on_refusal: Callable[[], object] = _nothing,
     ) -> None:
         """Allow `total` connections, and `per_address` of each address; 0 is as many as come.
 
-        Addresses that are `exempt`, as trusted proxies are, share only the total.
+        Addresses that are `exempt`, as trusted proxies are, share only the total. `on_refusal` hears of each refusal.
         """
+        self._on_refusal = on_refusal
         self._total = total
         self._per_address = per_address
         self._exempt = exempt
@@ -60,6 +69,7 @@ class ConnectionLimits:
         site = None if address is None or self._exempt(address) else site_of(address)
         if self._is_full(site):
             self.refused += 1
+            self._on_refusal()
             return None
         self.open += 1
         if site is not None:
