@@ -172,7 +172,8 @@ class Http1Connection(HttpToolsProtocol):
         """Answer what was waited for, and take in what came meanwhile."""
         exchange, ahead = cast("Exchange", self._exchange), self._ahead
         self._exchange, self._waiting, self._ahead = None, None, b""
-        if waiting.cancelled():  # perhaps before it began
+        if waiting.cancelled() or self.transport.is_closing():
+            # Perhaps before it began.
             exchange.begun.abandon()
             self.transport.close()
             return

@@ -222,6 +222,32 @@ async def test_a_client_that_is_gone_before_there_is_a_task_is_counted_once(
         assert await rig.gate.drain(0)
 
 
+async def test_an_answer_that_comes_as_its_client_leaves_leaves_nothing(rig: Rig) -> None:
+    go = asyncio.Event()
+
+    async def act(_call: Call) -> betterproto.Message:
+        await go.wait()
+        return REPLY
+
+    rig.act = act
+    connection = rig.serving.connection()
+    async with raw_socket(rig.port) as (_, writer), asyncio.timeout(PATIENCE):
+        connection.connection_made(cast("asyncio.Transport", writer.transport))  # any will do
+        connection.data_received(REQUEST)
+        await rig.began.wait()
+        waiting = cast("asyncio.Task[bytes]", connection._waiting)
+        waiting.remove_done_callback(connection._go_on)
+        waiting.add_done_callback(lambda _: writer.transport.close())
+        waiting.add_done_callback(lambda _: connection.connection_lost(None))
+        waiting.add_done_callback(connection._go_on)
+        go.set()
+        await waiting
+        await asyncio.sleep(0)
+
+    assert rig.codes == [Code.OK]
+    assert not connection._rest.armed
+
+
 async def test_a_call_under_way_when_the_server_stops_has_its_answer_and_the_connection_ends(
     rig: Rig,
 ) -> None:
