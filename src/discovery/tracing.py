@@ -144,7 +144,7 @@ class _CallSpan:
         if code in _FAULTS:
             self._span.set_status(Status(StatusCode.ERROR, code.name))
         self._span.end()
-        # Not by a token: a stream's generator may be closed from another context than it began in.
+        # Not by a token: a stream may end in another context than it began in.
         if trace.get_current_span() is self._span:
             context.attach(self._outside)
 

@@ -65,8 +65,7 @@ class Subscription:
             StoreUnavailableError: the store cannot tell the present state.
             DiscoveryError: what `end` was given.
         """
-        if self.topic is None:
-            await self._hub.join(self)
+        await self.join()
         while True:
             if self._ending is not None:
                 raise self._ending
@@ -74,6 +73,15 @@ class Subscription:
                 self._unread = None
                 return event
             await self._bell.heard()
+
+    async def join(self) -> None:
+        """Ask for the present state, if that was not done before, and hear of each change from now on.
+
+        Raises:
+            StoreUnavailableError: the store cannot tell it.
+        """
+        if self.topic is None:
+            await self._hub.join(self)
 
     def wait(self, wake: Callable[[], object]) -> bool:
         """Have `wake` called once, when there is something to read; return False if there is already."""
@@ -116,7 +124,7 @@ class _Topic:
         if isinstance(self.subscriptions, set):
             self.subscriptions.remove(subscription)
         else:
-            self.subscriptions = ()
+            self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
 
 
 class WatchHub:
@@ -129,9 +137,8 @@ class WatchHub:
         """Is told as well of each change that the store reports."""
         self._topics: dict[str, _Topic] = {}
         self._agents = AgentHub(store, clock)
-        self._ask = (
-            self._look
-        )  # one for all topics: each time that a method is asked for, it is another object
+        # One object for all topics: a method is another each time that it is asked for.
+        self._ask = self._look
         store.listen(self._reported, self.missed)
 
     @property

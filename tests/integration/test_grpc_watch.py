@@ -21,8 +21,10 @@ from tests.support import MESH, registration
 class Watcher:
     """One stream of a connection, and the states that came on it."""
 
-    def __init__(self, connection: RawConnection, mesh_id: str = MESH) -> None:
-        request = bytes(WatchColonyRequest(mesh_id=mesh_id))
+    def __init__(
+        self, connection: RawConnection, mesh_id: str = MESH, request: bytes | None = None
+    ) -> None:
+        request = request or bytes(WatchColonyRequest(mesh_id=mesh_id))
         self._connection = connection
         self.stream = connection.request("WatchColony", request)
 
@@ -177,6 +179,21 @@ async def test_a_watch_that_waits_has_no_task_and_hears_of_changes_and_of_the_en
     assert len(watcher.states()) == 2
     assert answer.status == 14
     assert answer.reason == "DRAINING"
+
+
+async def test_a_watch_that_goes_on_after_what_it_knows_has_no_task_either() -> None:
+    async with running() as server, raw_connection(server.port) as connection:
+        register = server.server._service.register_colony
+        known = (await register(registration(), None)).revision
+        before = len(asyncio.all_tasks())
+        request = bytes(WatchColonyRequest(MESH, after_revision=known))
+        watcher = Watcher(connection, request=request)
+        await connection.seen()
+        assert server.server._service.watching == 1
+        assert len(asyncio.all_tasks()) == before
+        assert watcher.states() == []
+        await register(registration(endpoints=("a:1",)), None)
+        await watcher.until("a:1")
 
 
 async def test_a_watcher_that_does_not_read_is_told_that_the_server_stops() -> None:

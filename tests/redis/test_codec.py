@@ -20,6 +20,7 @@ from discovery.models import (
     Reservation,
     WatchEvent,
 )
+from discovery.stores.redis import codec
 from discovery.stores.redis.codec import (
     decode_event,
     decode_lease,
@@ -227,3 +228,23 @@ def test_what_is_no_event_is_an_error(fields: list[bytes]) -> None:
 
 def test_an_event_of_a_later_kind_is_none_of_ours() -> None:
     assert decode_event([b"mesh", b"m", b"relay", b"..."]) is None
+
+
+def test_what_was_written_of_an_object_is_remembered_if_it_is_short() -> None:
+    short = registration()
+    long = registration(metadata={"a": "\1" * 300})
+
+    assert encode_registration(short) is encode_registration(short)
+    assert encode_registration(long) is not encode_registration(long)
+
+
+def test_only_so_much_is_remembered() -> None:
+    first = registration()
+    before = encode_registration(first)
+    others = [registration(mesh_id=f"mesh-{number}") for number in range(codec._ROOM)]
+    for number, other in enumerate(others):
+        assert json.loads(encode_registration(other))["mesh_id"] == f"mesh-{number}"
+
+    after = encode_registration(first)
+    assert after == before
+    assert after is not before

@@ -370,6 +370,8 @@ class Patience:
         self.ready = False
         return REPLY
 
+    async def join(self) -> None: ...
+
     def wait(self, wake: Callable[[], object]) -> bool:
         self.wake = wake
         return not self.ready

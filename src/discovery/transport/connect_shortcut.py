@@ -82,7 +82,7 @@ class Exchange:
     begun: Begun | Later
 
     def answer(self) -> bytes | None:
-        """Return the whole answer, if the call is over already."""
+        """Return the whole answer, if the call is over."""
         if (reply := self.begun.reply) is not None:
             return answer(self.head, reply, self.call.reply_metadata)
         if (error := self.begun.error) is not None:

@@ -52,7 +52,7 @@ class Visit:
     def __exit__(
         self, kind: type[BaseException] | None, _error: object, _traceback: object
     ) -> None:
-        """Leave. A stream's generator is closed where a task would be cancelled."""
+        """Leave. A stream is closed where a task would be cancelled."""
         self._gate.let_out(self)
         if self.expelled and self._forgive() and kind in {asyncio.CancelledError, GeneratorExit}:
             raise draining_error() from None

@@ -76,19 +76,19 @@ class StreamExchange(UnaryExchange):
         try:
             if vigil.cancelled:
                 await self.replies.cancel()
-            async for reply in self.replies:
-                data = framed(reply)
+            await self.replies.begin()
+            while self._call.deadline is not None or not self.replies.wait(vigil):
+                data = framed(await anext(self.replies))
                 if not self._put(data):
                     await self._start()
                     await self._stream.send_data(data)
-                del reply, data
-                if self._call.deadline is None and self.replies.wait(vigil):
-                    return
+                del data  # the next one may be long in coming
+        except StopAsyncIteration:
+            await self._start()
+            await self._stream.send_headers(list(END), end_stream=True)
         except BaseException:
             await self.replies.aclose()
             raise
-        await self._start()
-        await self._stream.send_headers(list(END), end_stream=True)
 
     def _put(self, data: bytes) -> bool:
         """Send a message if nothing has to be waited for; return whether it was."""
@@ -170,6 +170,7 @@ class Vigil:
         replies = self._exchange.replies
         if replies is None or replies.over:
             over, self._over = self._over, None
+            del self._exchange  # which leads back to this
             if over is not None:
                 over()
         elif self._again or self._cancels:  # meanwhile, or before the task had begun

@@ -60,6 +60,10 @@ class Http1Connection(HttpToolsProtocol):
     speaks: Spoken = "http/1.1"
     bounds = Bounds()
     short_cut: ConnectShortCut | None = None
+    _silent = True
+    """Whether nothing came yet."""
+    _leaving = False
+    """Whether the next answer is to be the last."""
     _header_bytes = 0
     _reading_headers = True
     _between_requests = True
@@ -71,6 +75,7 @@ class Http1Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: see asyncio.Protocol."""
+        self.transport = transport  # uvicorn has the connection counted first, and it may be asked to leave at once
         super().connection_made(transport)
         self._calm = self.flow = CalmFlow(transport)
         self._peer = plain_address(self.client[0]) if self.client else None
@@ -88,6 +93,7 @@ class Http1Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: see asyncio.Protocol."""
+        self._silent = False
         self._rest.disarm()
         if self._exchange is not None:
             self._ahead += data
@@ -114,6 +120,8 @@ class Http1Connection(HttpToolsProtocol):
             self._refuse(_TOO_LARGE)
         self._reading_headers, self._header_bytes = False, 0
         super().on_headers_complete()
+        if self._leaving and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over: see uvicorn."""
@@ -128,11 +136,13 @@ class Http1Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def shutdown(self) -> None:
-        """Ask the client to leave, once it has its answer: see uvicorn."""
-        if self._exchange is None:
-            super().shutdown()
-        else:
+        """Ask the client to leave once it has its answer, also to what it is about to ask: see uvicorn."""
+        if self._exchange is not None:
             self._exchange.end_connection()
+        elif self._silent:
+            self._leaving = True
+        else:
+            super().shutdown()
 
     def shut(self) -> None:
         """Close at once."""
@@ -157,11 +167,13 @@ class Http1Connection(HttpToolsProtocol):
         if head is None:
             return False
         exchange = short_cut.begin(head, data, self._peer, self._calm.hush)
+        if self._leaving:
+            exchange.end_connection()
         self._late.disarm()
         self._unset_keepalive_if_required()
         whole = exchange.answer()
         if whole is not None:
-            self._send(whole, keep_alive=head.keep_alive)
+            self._send(whole, keep_alive=exchange.head.keep_alive)
             return True
         self._exchange = exchange
         self._waiting = self.loop.create_task(exchange.wait())
@@ -179,12 +191,12 @@ class Http1Connection(HttpToolsProtocol):
             return
         try:
             self._send(waiting.result(), keep_alive=exchange.head.keep_alive)
+            self.flow.resume_reading()
+            if ahead and not self.transport.is_closing():
+                self.data_received(ahead)
         except Exception:
             self.transport.close()
             raise
-        self.flow.resume_reading()
-        if ahead and not self.transport.is_closing():
-            self.data_received(ahead)
 
     def _send(self, whole: bytes, *, keep_alive: bool) -> None:
         self.transport.write(whole)

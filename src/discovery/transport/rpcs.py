@@ -162,6 +162,9 @@ class _Watch(_Told[WatchEvent]):
 
     _events: Subscription
 
+    async def join(self) -> None:
+        await self._events.join()
+
     def wait(self, wake: Callable[[], object]) -> bool:
         return self._events.wait(wake)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, cast, runtime_checkable
 
 import betterproto
 
@@ -34,6 +34,10 @@ class Replies(Protocol):
 @runtime_checkable
 class Patient(Protocol):
     """Replies that can be waited for without a task."""
+
+    async def join(self) -> None:
+        """Have what is there now, if anything is, ready as the first."""
+        ...
 
     def wait(self, wake: Callable[[], object]) -> bool:
         """Have `wake` called once, when there may be another reply; return False if there may be one already."""
@@ -71,10 +75,10 @@ class StreamedCall:
         """
         if self.over:
             raise StopAsyncIteration
+        await self.begin()
         try:
-            replies = self._replies or await self._begin()
             self._note_delivery()
-            reply = await replies.__anext__()
+            reply = await cast("Replies", self._replies).__anext__()
             self._pipeline.check(self._call)
         except StopAsyncIteration:
             await self._end(None)
@@ -84,6 +88,24 @@ class StreamedCall:
             raise
         self._told = True
         return reply
+
+    async def begin(self) -> None:
+        """Let the call in, if that was not done before; it raises what asking for a reply does."""
+        if self._record is not None:
+            return
+        receive = self._receive
+        del self._receive  # what it takes is not needed any more
+        self._record = record = self._pipeline.accounted(self._call)
+        try:
+            if self._visit.task is None:
+                self._visit.task = asyncio.current_task()
+            self._visit.__enter__()
+            self._replies = replies = await self._pipeline.open(self._call, receive, record)
+            if isinstance(patient := cast("object", replies), Patient):
+                await patient.join()
+        except BaseException as error:
+            await self._end(error)
+            raise
 
     def wait(self, wake: Callable[[], object]) -> bool:
         """See Patient. Nothing is under way meanwhile: whoever wants an end has to say so with `cancel`."""
@@ -98,9 +120,8 @@ class StreamedCall:
             asyncio.CancelledError: always, unless it is because the server stops.
             DrainingError: it is.
         """
-        error = asyncio.CancelledError()
-        await self._end(error)
-        raise error
+        await self._end(asyncio.CancelledError())
+        raise asyncio.CancelledError
 
     async def aclose(self) -> None:
         """End the call early, if it is not over.
@@ -111,16 +132,6 @@ class StreamedCall:
         if self._record is not None and not self.over:
             await self._end(GeneratorExit())
         self.over = True
-
-    async def _begin(self) -> Replies:
-        receive = self._receive
-        del self._receive  # what it takes is not needed any more
-        self._record = record = self._pipeline.accounted(self._call)
-        if self._visit.task is None:
-            self._visit.task = asyncio.current_task()
-        self._visit.__enter__()
-        self._replies = replies = await self._pipeline.open(self._call, receive, record)
-        return replies
 
     def _note_delivery(self) -> None:
         """Whoever asks for the next reply has sent the one before."""

@@ -270,6 +270,32 @@ async def test_a_call_under_way_when_the_server_stops_has_its_answer_and_the_con
     assert answer.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("request_", [REQUEST, LONG_WAY], ids=["short", "long"])
+async def test_who_connects_while_the_server_leaves_is_answered_once(
+    rig: Rig, request_: bytes
+) -> None:
+    rig.connections.dismiss()
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(request_)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"0\r\n\r\n")
+    assert rig.codes == [Code.OK]
+    assert not rig.connections._open
+
+
+async def test_who_connects_while_the_server_leaves_and_says_nothing_is_sent_away(
+    rig: Rig,
+) -> None:
+    rig.connections.dismiss()
+    async with raw_socket(rig.port) as (reader, _), asyncio.timeout(PATIENCE):
+        while not rig.connections._open:  # noqa: ASYNC110 - it is about to be
+            await asyncio.sleep(0)
+        await rig.connections.close(0.01)
+        assert await reader.read() == b""
+
+
 async def test_a_call_that_outlasts_the_drain_is_told_so(rig: Rig) -> None:
     rig.act = wait_for_ever
     async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):

@@ -21,15 +21,15 @@ from discovery.stores.redis.shards import Shard, make_shards, shard_number
 T = TypeVar("T")
 
 
-def loop_time() -> float:
-    """Return the present moment on the running loop's clock, in seconds."""
-    return asyncio.get_running_loop().time()
-
-
 _SCRIPTS = (
     *("register", "deregister", "evict", "current", "agents"),
     *("count", "owned", "joined", "sweep", "once"),
 )
+
+
+def loop_time() -> float:
+    """Return the present moment on the running loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
 
 
 class Server:
@@ -101,7 +101,7 @@ class Backend:
         return await server.lane.call(*command)
 
     async def in_time(self, call: Awaitable[T], since: float) -> T:
-        """Return what `call` does, which is more than one command and began at `since`: see `loop_time`.
+        """Return what `call` does, which is part of something that began at `since`: see `loop_time`.
 
         Raises:
             StoreUnavailableError: it takes too long.

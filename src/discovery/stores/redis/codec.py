@@ -65,6 +65,8 @@ def _write_again(write: Callable[[Registration], bytes]) -> Callable[[Registrati
         _, value = written.get(id(registration), (None, None))
         if value is None:
             value = write(registration)
+            if len(value) > _LONGEST:
+                return value
             if len(written) >= _ROOM:
                 written.clear()
             written[id(registration)] = registration, value

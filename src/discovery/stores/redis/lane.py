@@ -81,7 +81,9 @@ class Lane:
         """Refuse the calls that have waited for too long."""
         now = loop.time()
         while self._awaited and self._awaited[0][0] <= now:
-            _refuse(self._awaited.popleft()[1], unavailable(TimeoutError()))
+            future = self._awaited.popleft()[1]
+            if not future.done():
+                _refuse(future, unavailable(TimeoutError()))
         first = self._awaited[0][0] if self._awaited else None
         self._timer = None if first is None else loop.call_at(first, self._look, loop)
 
