@@ -7,6 +7,7 @@ need redis-server redis-server
 need redis-cli redis-tools
 need curl curl
 need prlimit util-linux
+need openssl openssl
 
 cd "$root"
 promtool check rules deploy/prometheus/rules.yaml
@@ -15,7 +16,7 @@ bin=${BIN:-$root/.venv/bin}
 export PATH=$bin:$PATH
 observe=("$bin/python" -m tests.deploy.observe) # no function: what runs in the background must end when it is killed
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-one=$(free_port) two=$(free_port) alone=$(free_port) crowded=$(free_port) admin=$(free_port) redis=$(free_port) prom=$(free_port)
+one=$(free_port) two=$(free_port) alone=$(free_port) crowded=$(free_port) narrow=$(free_port) admin=$(free_port) redis=$(free_port) prom=$(free_port)
 prometheus=http://127.0.0.1:$prom
 
 start_redis() {
@@ -44,7 +45,8 @@ scraped() { # EXPRESSION: whether Prometheus itself has a sample for which it ho
   curl -sf --data-urlencode "query=$1" "$prometheus/api/v1/query" | grep -q '"metric"'
 }
 
-# -- Two replicas of two versions on Redis, one server on its own, and one with few files ----------
+# -- Three replicas of two versions on Redis, of which one takes one connection and has a certificate of three days; one
+# server on its own, and one with few files ----------------------------------------------------------
 start_redis
 mkdir "$work/older"
 cat >"$work/older/coral-discovery" <<PY
@@ -60,13 +62,17 @@ BIN=$work/older start two "$two" --store "redis://127.0.0.1:$redis/0?timeout=10"
 start alone "$alone"
 start crowded "$crowded" --request-timeout 1000
 prlimit --pid "$crowded_id" --nofile=150:150
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3 -subj /CN=localhost \
+  -keyout "$work/narrow.key" -out "$work/narrow.crt" 2>/dev/null
+start narrow "$narrow" --store "redis://127.0.0.1:$redis/0?timeout=10" --ttl 5 --max-connections 1 \
+  --tls-cert "$work/narrow.crt" --tls-key "$work/narrow.key"
 
 "${observe[@]}" rules "$work/rules.yaml"
 cat >"$work/prometheus.yml" <<YAML
 global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}
 rule_files: [rules.yaml]
 scrape_configs:
-  - {job_name: shared, static_configs: [{targets: ["127.0.0.1:$one", "127.0.0.1:$two"]}]}
+  - {job_name: shared, static_configs: [{targets: ["127.0.0.1:$one", "127.0.0.1:$two", "127.0.0.1:$narrow"]}]}
   - {job_name: alone, static_configs: [{targets: ["127.0.0.1:$alone"]}]}
   - {job_name: crowded, static_configs: [{targets: ["127.0.0.1:$crowded"]}]}
 YAML
@@ -92,8 +98,14 @@ while sleep 1; do
     --data-binary @- "http://127.0.0.1:$one_port/coral.discovery.v1.DiscoveryService/LookupColony"
 done >/dev/null 2>&1 &
 garbage_id=$!
-firing CoralDiscoveryDefect CoralDiscoverySilentConnections CoralDiscoveryFileDescriptors
-kill "$garbage_id"
+# shellcheck disable=SC2154
+while true; do
+  (exec 3<>"/dev/tcp/127.0.0.1/$narrow_port"; exec 4<>"/dev/tcp/127.0.0.1/$narrow_port"; sleep 0.3) || sleep 0.3
+done >/dev/null 2>&1 &
+second_id=$!
+firing CoralDiscoveryDefect CoralDiscoverySilentConnections CoralDiscoveryFileDescriptors \
+  CoralDiscoveryConnectionsRefused CoralDiscoveryCertificateExpires
+kill "$garbage_id" "$second_id"
 for _ in 1 2 3; do
   # shellcheck disable=SC2154
   end "$alone_id"
