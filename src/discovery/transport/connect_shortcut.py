@@ -7,7 +7,6 @@ that they would answer. Whatever else comes is left to them.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -25,7 +24,7 @@ from discovery.transport.begun import Begun, Later
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.connect import CODECS, Codec, Unread
-from discovery.transport.deadlines import overdue
+from discovery.transport.deadlines import overdue, until
 from discovery.transport.http_errors import error_headers, error_object, http_status
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
@@ -92,9 +91,7 @@ class Exchange:
     async def wait(self) -> bytes:
         """Return the whole answer once the call is over, which is in time or not at all; see Begun.outcome."""
         try:
-            async with asyncio.timeout_at(
-                self.call.deadline
-            ):  # asyncio goes by time.monotonic() too
+            async with until(self.call.deadline):
                 reply = await self.begun.outcome()
         except DiscoveryError as error:
             return refusal(self.head, error)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from grpclib.metadata import decode_timeout
 
@@ -13,6 +15,12 @@ from discovery.errors import DeadlineExceededError, InvalidMessageError
 _TIMEOUT = re.compile(
     r"[0-9]{1,8}[HMSmun]", re.ASCII
 )  # "TimeoutValue" of gRPC's protocol over HTTP/2
+
+
+def until(deadline: float | None) -> AbstractAsyncContextManager[object]:
+    """Return what raises TimeoutError once `deadline`, on `time.monotonic()`, has passed; there need not be one."""
+    # asyncio goes by time.monotonic() too. A timeout that never comes would still take some microseconds.
+    return nullcontext() if deadline is None else asyncio.timeout_at(deadline)
 
 
 def overdue() -> DeadlineExceededError:

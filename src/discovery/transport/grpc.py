@@ -28,7 +28,7 @@ from discovery.errors import (
 )
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import ConnectionHush, Hush, keep_hearing
-from discovery.transport.deadlines import overdue, read_deadline
+from discovery.transport.deadlines import overdue, read_deadline, until
 from discovery.transport.frugal import StreamHandler
 from discovery.transport.grpc_begun import Beginner, BegunCall
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
@@ -284,7 +284,7 @@ class Http2Handler(Handler, StreamHandler):
 async def answering(deadline: float | None) -> AsyncIterator[None]:
     """Keep a call's deadline, on `time.monotonic()`, and translate what goes wrong."""
     try:
-        async with asyncio.timeout_at(deadline):  # asyncio goes by time.monotonic() too
+        async with until(deadline):
             yield
     except DiscoveryError as error:
         raise grpc_error(error) from error

@@ -29,7 +29,7 @@ from discovery.errors import (
 from discovery.models import plain_address
 from discovery.transport import codec
 from discovery.transport.bounds import Bounds
-from discovery.transport.deadlines import overdue
+from discovery.transport.deadlines import overdue, until
 from discovery.transport.framing import END, PREFIX, START, Field, framed_answer
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.grpc_request import MessageBuffer
@@ -84,11 +84,8 @@ class UnaryExchange:
     async def run(self, answer: Callable[[], Awaitable[None]], deadline: float | None) -> None:
         """Have `answer` receive and reply until `deadline`, on `time.monotonic()`; tell the client what goes wrong."""
         try:
-            if deadline is None:
+            async with until(deadline):
                 await answer()
-            else:
-                async with asyncio.timeout_at(deadline):  # asyncio goes by time.monotonic() too
-                    await answer()
         except DiscoveryError as error:
             await self._refuse(error)
         except TimeoutError:

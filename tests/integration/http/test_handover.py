@@ -45,6 +45,14 @@ async def reply(_call: Call) -> betterproto.Message:
     return REPLY
 
 
+def reply_after(go: asyncio.Event) -> Act:
+    async def act(_call: Call) -> betterproto.Message:
+        await go.wait()
+        return REPLY
+
+    return act
+
+
 class Rig:
     """A server with one method, that does what it is told."""
 
@@ -224,12 +232,7 @@ async def test_a_client_that_is_gone_before_there_is_a_task_is_counted_once(
 
 async def test_an_answer_that_comes_as_its_client_leaves_leaves_nothing(rig: Rig) -> None:
     go = asyncio.Event()
-
-    async def act(_call: Call) -> betterproto.Message:
-        await go.wait()
-        return REPLY
-
-    rig.act = act
+    rig.act = reply_after(go)
     connection = rig.serving.connection()
     async with raw_socket(rig.port) as (_, writer), asyncio.timeout(PATIENCE):
         connection.connection_made(cast("asyncio.Transport", writer.transport))  # any will do
@@ -252,12 +255,7 @@ async def test_a_call_under_way_when_the_server_stops_has_its_answer_and_the_con
     rig: Rig,
 ) -> None:
     go = asyncio.Event()
-
-    async def act(_call: Call) -> betterproto.Message:
-        await go.wait()
-        return REPLY
-
-    rig.act = act
+    rig.act = reply_after(go)
     async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
         writer.write(REQUEST)
         await rig.began.wait()
@@ -486,10 +484,8 @@ async def test_a_client_that_takes_no_answers_goes_the_long_way(rig: Rig) -> Non
 async def test_a_request_behind_one_under_way_waits_for_its_turn(rig: Rig) -> None:
     go, calls = asyncio.Event(), iter(range(9))
 
-    async def act(_call: Call) -> betterproto.Message:
-        if next(calls) == 0:
-            await go.wait()
-        return REPLY
+    async def act(call: Call) -> betterproto.Message:
+        return await (reply_after(go) if next(calls) == 0 else reply)(call)
 
     rig.act = act
     async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
