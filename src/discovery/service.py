@@ -207,13 +207,14 @@ class DiscoveryService:
             terms = replace(terms, owner=caller.key_name, old_pubkey=caller.old_pubkey)
         grant = await self._store.register(registration, ttl=self._ttl, now=now, terms=terms)
         name = lease_name(registration.mesh_id, registration.agent_id)
-        self._last_read.note(name, grant.lease, now)
+        if self._last_read.remembers:
+            self._last_read.note(name, grant.lease, now)
         return Registered(
-            revision=grant.lease.revision,
-            ttl=self._ttl,
-            expires_at_us=grant.lease.expires_at_us,
-            refresh_after=refresh_after(self._ttl, self._spread()),
-            observed_endpoint=observed_endpoint(address),
+            grant.revision,
+            self._ttl,
+            grant.expires_at_us,
+            refresh_after(self._ttl, self._spread()),
+            observed_endpoint(address),
         )
 
     async def _lookup(self, mesh_id: str, agent_id: str) -> Found:

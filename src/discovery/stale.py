@@ -17,12 +17,14 @@ class LastRead:
     def __init__(self, longest: int, room: int = _ROOM) -> None:
         """Remember nothing if `longest` is 0."""
         self._longest_us = longest * MICROSECONDS
+        self.remembers = bool(longest)
+        """Whether it is worth telling it anything."""
         self._room = room
         self._read: OrderedDict[str, tuple[Lease, int]] = OrderedDict()
 
     def note(self, mesh_id: str, lease: Lease | None, now: Instant) -> None:
         """Remember what the store said; None is that there is no lease."""
-        if not self._longest_us:
+        if not self.remembers:
             return
         self._read.pop(mesh_id, None)
         if lease is None:

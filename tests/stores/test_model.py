@@ -335,7 +335,7 @@ class StoreMachine(RuleBasedStateMachine):
         lease = Lease(
             wanted, grant.lease.revision, now.unix_us, expires_at_us, granted_at_us, owner
         )
-        assert grant == Grant(lease, renewed=held is not None)
+        assert (grant.lease, grant.renewed) == (lease, held is not None)
         assert _whose(grant.lease) == _whose(lease)
         self.held[_name(wanted)] = Held(lease, ends_us)
 

@@ -14,7 +14,7 @@ FOREVER = 3600.0
 
 
 def _nobody_is_inside(gate: DrainGate) -> bool:
-    return not gate._inside and gate._empty.is_set()
+    return not gate._inside
 
 
 class Inside:

@@ -36,7 +36,7 @@ from discovery._gen.coral.discovery.v1 import (
 )
 from discovery.errors import Code, InvalidMessageError
 from discovery.transport import codec, json_codec
-from discovery.transport.wire import EPOCH
+from discovery.transport.moments import EPOCH
 from tests.fuzz.messages import (
     DESCRIPTORS,
     MESSAGE_TYPES,

@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.clock import MICROSECONDS, Clock
 from discovery.errors import Code, ConfigError, ProofRequiredError
 from discovery.models import lease_name
-from discovery.transport.codec import to_datetime
+from discovery.transport.moments import to_datetime
 from discovery.transport.pipeline import Account
 from discovery.transport.redaction import redacted
 

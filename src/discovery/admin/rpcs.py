@@ -10,7 +10,7 @@ from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery.admin.events import Event
 from discovery.admin.service import AdminService, Ages
 from discovery.models import Lease
-from discovery.transport.codec import to_datetime
+from discovery.transport.moments import to_datetime
 from discovery.transport.pipeline import Call, Handle, HandleStream
 
 SERVICE = "/coral.discovery.admin.v1.AdminService"

@@ -8,7 +8,7 @@ from discovery._gen.coral.discovery.admin import v1 as pb
 from discovery.auth import ApiKey, Role
 from discovery.ctl.text import rfc3339
 from discovery.models import Lease, WatchEvent
-from discovery.transport.codec import to_datetime
+from discovery.transport.moments import to_datetime
 
 Fields = Mapping[str, object]
 

@@ -12,7 +12,7 @@ from discovery.ctl.text import rfc3339
 from discovery.errors import ConfigError
 from discovery.models import Registration
 from discovery.proof import Prover
-from discovery.transport.codec import to_datetime
+from discovery.transport.moments import to_datetime
 from discovery.validation import check_registration, require
 from discovery.wireguard.keys import load
 

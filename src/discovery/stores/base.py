@@ -16,8 +16,18 @@ Listener = Callable[[WatchEvent], None]
 class Grant(NamedTuple):
     """The lease that a registration was given; `renewed` tells a renewal from a first grant."""
 
-    lease: Lease
+    registration: Registration
+    revision: int
+    last_seen_us: int
+    expires_at_us: int
+    granted_at_us: int
+    owner: str
     renewed: bool
+
+    @property
+    def lease(self) -> Lease:
+        """The lease, for whoever needs all of it."""
+        return Lease(*self[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from discovery.transport.codec import (
     ABSENT,
     REGISTERED,
     endpoint_message,
-    from_datetime,
     granted,
     observed_in,
-    to_datetime,
 )
 from discovery.transport.messages import new
+from discovery.transport.moments import from_datetime, to_datetime
 
 
 def registration_from(message: pb.RegisterAgentRequest | pb.LookupAgentResponse) -> Registration:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from functools import cache
 from typing import TypeVar, cast
 
@@ -23,13 +22,12 @@ from discovery.models import (
 from discovery.remembered import Remembered
 from discovery.transport import messages, wire
 from discovery.transport.messages import Pattern, for_many, new
-from discovery.transport.wire import EPOCH
+from discovery.transport.moments import from_datetime, to_datetime
 
 M = TypeVar("M", bound=betterproto.Message)
 
 REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
 ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
-_MICROSECOND = timedelta(microseconds=1)
 
 _HasObserved = (
     pb.RegisterColonyRequest
@@ -61,16 +59,6 @@ def decode(data: bytes, message_type: type[M]) -> M:
         raise MalformedMessageError(
             f"not a {message_type.__name__}: the bytes do not follow its schema"
         ) from error
-
-
-def to_datetime(unix_us: int) -> datetime:
-    """Return the moment as the type betterproto has for a Timestamp, without rounding."""
-    return EPOCH + timedelta(microseconds=unix_us)
-
-
-def from_datetime(moment: datetime) -> int:
-    """Return a Timestamp in microseconds of Unix time, without rounding."""
-    return (moment - EPOCH) // _MICROSECOND
 
 
 def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyResponse) -> Registration:
@@ -105,14 +93,13 @@ def register_reply(registered: Registered) -> pb.RegisterColonyResponse:
 
 def granted(message_type: type[M], registered: Registered) -> M:
     """Return the answer of `message_type` to a registration that succeeded."""
+    told = (registered.expires_at_us, registered.refresh_after, registered.revision)
     observed = registered.observed_endpoint
-    seen = {} if observed is None else {"observed_endpoint": _endpoint_for_many(observed)}
-    reply = _granted(message_type, registered.ttl, *seen).filled(
-        expires_at=to_datetime(registered.expires_at_us),
-        refresh_after=registered.refresh_after,
-        revision=registered.revision,
-        **seen,
-    )
+    if observed is None:
+        reply = _granted(message_type, registered.ttl).filled(*told)
+    else:
+        pattern = _granted(message_type, registered.ttl, "observed_endpoint")
+        reply = pattern.filled(*told, _endpoint_for_many(observed))
     return cast("M", reply)
 
 

@@ -143,7 +143,7 @@ class ConnectShortCut:
             address,
             head.fields,
             None if head.seconds is None else time.monotonic() + head.seconds,
-            hush=hush if address == peer else keep_hearing,
+            hush if address == peer else keep_hearing,
         )
         body = data[len(data) - head.size :]
         receive = Unread(body, head.rpc.request, head.codec.decode_now).read

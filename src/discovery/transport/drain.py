@@ -78,16 +78,13 @@ class DrainGate:
 
     def __init__(self) -> None:
         self._inside: set[Visit] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._closed = asyncio.Event()
+        self._empty = asyncio.Event()
+        """Set once nobody is inside, nor will be."""
         self.leaving = False
         """Whether the server is about to stop. Calls are let in still, but who can should call elsewhere."""
-
-    @property
-    def draining(self) -> bool:
+        self.draining = False
         """Whether calls are refused."""
-        return self._closed.is_set()
 
     def admit(self) -> Visit:
         """Return a visit of the current task."""
@@ -99,17 +96,15 @@ class DrainGate:
         Raises:
             DrainingError: the gate is closed.
         """
-        if self._closed.is_set():
+        if self.draining:
             raise draining_error()
-        if not self._inside:
-            self._empty.clear()
         self._inside.add(visit)
 
     def let_out(self, visit: Visit) -> None:
         """Let a call out."""
         self._inside.discard(visit)
-        if not self._inside:
-            self._empty.set()
+        if self.draining:
+            self._note_if_empty()
 
     def announce(self) -> None:
         """Say that the gate is about to close. Idempotent."""
@@ -124,7 +119,9 @@ class DrainGate:
     def close(self) -> None:
         """Let nobody in any more. Idempotent."""
         self.announce()
+        self.draining = True
         self._closed.set()
+        self._note_if_empty()
 
     async def drain(self, grace: float) -> bool:
         """Let nobody in, wait up to `grace` seconds for those inside, then interrupt the rest.
@@ -146,3 +143,7 @@ class DrainGate:
         self.close()
         for visit in self._inside:
             visit.expel()
+
+    def _note_if_empty(self) -> None:
+        if not self._inside:
+            self._empty.set()

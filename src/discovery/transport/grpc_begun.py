@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import betterproto
@@ -18,7 +19,7 @@ from discovery.transport.calming import Hush
 from discovery.transport.deadlines import read_timeout
 from discovery.transport.framing import refusal_block
 from discovery.transport.grpc_unary import refusal_of
-from discovery.transport.pipeline import Call, Pipeline, Receive
+from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.repeats import read_again
 from discovery.transport.shortcut import Headers, Recognised
 
@@ -78,13 +79,10 @@ class Beginner:
 
         def begin(data: bytes) -> BegunCall:
             deadline = None if seconds is None else time.monotonic() + seconds
-            call = Call(self.path, "grpc", address, metadata, deadline, hush=hush)
-            return BegunCall(call, start(call, receive(data)), self.message_type)
-
-        def receive(data: bytes) -> Receive:
-            async def read() -> betterproto.Message:
-                return read_again(data, self.message_type, codec.decode)
-
-            return read
+            call = Call(self.path, "grpc", address, metadata, deadline, hush)
+            return BegunCall(call, start(call, partial(self._read, data)), self.message_type)
 
         return Recognised(begin, int(lengths[0]) if lengths else None)
+
+    async def _read(self, data: bytes) -> betterproto.Message:
+        return read_again(data, self.message_type, codec.decode)

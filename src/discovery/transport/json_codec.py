@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from importlib import import_module
-from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import betterproto
@@ -28,11 +27,11 @@ from betterproto.lib.google.protobuf import (
 from betterproto.lib.google.protobuf import FieldDescriptorProtoType as Type
 
 from discovery.errors import InvalidMessageError
-from discovery.transport import codec, json_values
+from discovery.transport import codec, json_values, moments
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
-from discovery.transport.messages import Format, Held, WriteHeld, held_by, new, written
+from discovery.transport.messages import Format, WriteValues, held_by, new, written
+from discovery.transport.moments import EPOCH
 from discovery.transport.schema import descriptors
-from discovery.transport.wire import EPOCH
 
 M = TypeVar("M", bound=betterproto.Message)
 T = TypeVar("T")
@@ -52,22 +51,43 @@ def _encode(message: betterproto.Message) -> bytes:
     return _JSON.encode(_write_message(message)).encode()
 
 
-def _plan(message: betterproto.Message, varying: Collection[str]) -> WriteHeld:
-    steps: list[tuple[_Field, ...] | str] = []
-    for varies, run in groupby(_fields(type(message)), lambda field: field.attribute in varying):
-        fields = tuple(run)
-        steps.append(fields if varies else _members(fields, held_by(message)))
+def _plan(message: betterproto.Message, varying: Sequence[str]) -> WriteValues:
+    # Every member brings the comma before it, and the first loses it at the end.
+    template, writers = "", []
+    for field in _fields(type(message)):
+        if field.attribute in varying:
+            template += "%s"
+            writers.append(_member_writer(field))
+        else:
+            same = _JSON.encode(_write_fields([field], held_by(message)))[1:-1]
+            template += f",{same}".replace("%", "%%") if same else ""
 
-    def write_held(held: Held) -> bytes:
-        members = [step if isinstance(step, str) else _members(step, held) for step in steps]
-        return f"{{{','.join(filter(None, members))}}}".encode()
+    def write_values(values: Sequence[Any]) -> bytes:
+        members = [write(value) for write, value in zip(writers, values, strict=True)]
+        return f"{{{(template % tuple(members))[1:]}}}".encode()
 
-    return write_held
+    return write_values
 
 
-def _members(fields: Iterable[_Field], held: Held) -> str:
-    """Write some of an object's members, without its braces."""
-    return _JSON.encode(_write_fields(fields, held))[1:-1]
+def _member_writer(field: _Field) -> Callable[[Any], str]:
+    """Return what writes a member with a value as a Pattern is given it, and nothing if that is left out."""
+    kind, start = field.kind, f',"{field.json_name}":'
+
+    def write_moment(unix_us: int) -> str:
+        return f'{start}"{moments.to_text(unix_us)}"' if unix_us else ""
+
+    def write_message(message: betterproto.Message) -> str:
+        return start + written(message, _FORM).decode() if kind.is_set(message) else ""
+
+    def write_value(value: object) -> str:
+        return start + _JSON.encode(kind.write(value)) if kind.is_set(value) else ""
+
+    if kind is _TIMESTAMP:
+        return write_moment
+    if kind.write is _write_message:
+        return write_message
+    # Most of what varies is what it was in the call before: lifetimes, revisions.
+    return lru_cache(256, typed=True)(write_value) if kind in _SCALARS.values() else write_value
 
 
 _FORM = Format(_encode, _plan)
@@ -135,7 +155,7 @@ def _write_message(message: betterproto.Message) -> dict[str, object]:
     return _write_fields(_fields(type(message)), held_by(message))
 
 
-def _write_fields(fields: Iterable[_Field], held: Held) -> dict[str, object]:
+def _write_fields(fields: Iterable[_Field], held: Mapping[str, Any]) -> dict[str, object]:
     return {
         field.json_name: field.kind.write(value)
         for field in fields

@@ -7,14 +7,17 @@ functions here do the same on the message's `__dict__`; the tests hold them to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import betterproto
 from betterproto_rust_codec import deserialize
+
+from discovery.transport.moments import to_datetime
 
 M = TypeVar("M", bound=betterproto.Message)
 
@@ -56,8 +59,7 @@ def described(message_type: type[betterproto.Message]) -> betterproto.ProtoClass
 
 # -- What is written once ------------------------------------------------------------------------
 
-Held = Mapping[str, Any]
-WriteHeld = Callable[[Held], bytes]
+WriteValues = Callable[[Sequence[Any]], bytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +67,8 @@ class Format:
     """A way to write messages."""
 
     write: Callable[[betterproto.Message], bytes]
-    plan: Callable[[betterproto.Message, Collection[str]], WriteHeld]
-    """Returns what writes messages like one that is given, by their attributes: some fields differ, and are set."""
-
-
-class _Known(Protocol):
-    """What is known of how a message is written."""
-
-    def written(self, message: betterproto.Message, form: Format) -> bytes: ...
+    plan: Callable[[betterproto.Message, Sequence[str]], WriteValues]
+    """Returns what writes messages like one that is given: some fields differ, and it is told their values."""
 
 
 _KNOWN = "_known"
@@ -80,7 +76,9 @@ _KNOWN = "_known"
 
 def written(message: betterproto.Message, form: Format) -> bytes:
     """Return a message as it is written in `form`."""
-    known: _Known | None = held_by(message).get(_KNOWN)
+    if isinstance(filled := cast("object", message), _Filled):
+        return filled.pattern.written(filled.values, form)
+    known: _ForMany | None = held_by(message).get(_KNOWN)
     return form.write(message) if known is None else known.written(message, form)
 
 
@@ -107,25 +105,63 @@ class _ForMany:
 class Pattern(Generic[M]):
     """Messages that differ in a few fields: what they have in common is written once in each form."""
 
-    __slots__ = ("_held", "_message", "_plans", "_varying")
+    __slots__ = ("_message", "_plans", "_varying")
 
     def __init__(self, message: M, *varying: str) -> None:
-        """Have messages like `message` but for the fields that are `varying`. Nobody may change it, nor them."""
+        """Have messages like `message` but for the fields that are `varying`, in the order of their numbers.
+
+        Nobody may change it, nor them.
+        """
         self._message = message
-        self._held = {**held_by(message), "_serialized_on_wire": True, _KNOWN: self}
         self._varying = varying
-        self._plans: dict[Format, WriteHeld] = {}
+        self._plans: dict[Format, WriteValues] = {}
 
-    def filled(self, **values: object) -> M:
-        """Return a message with `values` for all of the varying fields."""
-        return cast("M", _holding(type(self._message), {**self._held, **values}))
+    def filled(self, *values: object) -> M:
+        """Return a message with `values` for the varying fields; a Timestamp's is in microseconds of Unix time."""
+        return cast("M", _Filled(self, values))
 
-    def written(self, message: betterproto.Message, form: Format) -> bytes:
+    def message(self, values: Sequence[Any]) -> M:
+        """Return such a message that betterproto can read."""
+        kinds = described(type(self._message)).cls_by_field
+        given = {
+            name: to_datetime(value) if kinds[name] is datetime else value
+            for name, value in zip(self._varying, values, strict=True)
+        }
+        held = {**held_by(self._message), **given, "_serialized_on_wire": True}
+        return cast("M", _holding(type(self._message), held))
+
+    def written(self, values: Sequence[Any], form: Format) -> bytes:
         """Return one of these messages as it is written in `form`."""
         plan = self._plans.get(form)
         if plan is None:
             plan = self._plans[form] = form.plan(self._message, self._varying)
-        return plan(held_by(message))
+        return plan(values)
+
+
+class _Filled:
+    """One of a Pattern's messages. Most are written and forgotten: it becomes a message when somebody reads it."""
+
+    __slots__ = ("pattern", "values")
+
+    def __init__(self, pattern: Pattern[Any], values: Sequence[Any]) -> None:
+        self.pattern = pattern
+        self.values = values
+
+    def whole(self) -> betterproto.Message:
+        """Return the message."""
+        message: betterproto.Message = self.pattern.message(self.values)
+        return message
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.whole(), name)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.whole())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.whole() == other)
+
+    __hash__ = None  # type: ignore[assignment]  # as betterproto's messages
 
 
 # -- Reading --------------------------------------------------------------------------------------

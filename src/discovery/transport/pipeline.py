@@ -46,11 +46,11 @@ class Call:
     peer: str | None = None
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     deadline: float | None = None
+    hush: Hush = keep_hearing
+    """Stops hearing the caller for a while: a guard's answer to a flood."""
     reply_metadata: dict[str, str] = field(default_factory=dict)
     """What the answer carries beside its message: the handler fills it, the adapter sends it."""
     caller: Caller = field(default_factory=Caller)
-    hush: Hush = keep_hearing
-    """Stops hearing the caller for a while: a guard's answer to a flood."""
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
@@ -113,33 +113,21 @@ Witness = Callable[[Account], None]
 """Is told of every call that is over. It must not raise or wait."""
 
 
-class Record:
-    """What there is to say of a call once the `with` block that is the call is over.
+class Record(Account):
+    """The account of a call under way, true once the `with` block that is the call is over.
 
     It lets no exception out that an adapter could not translate.
     """
 
-    __slots__ = (
-        "_call",
-        "_pipeline",
-        "_started",
-        "code",
-        "defect",
-        "error",
-        "message",
-        "observations",
-        "reply",
-    )
+    __slots__ = ("_pipeline", "_started", "defect", "observations")
 
     def __init__(self, call: Call, observations: Sequence[Observation], pipeline: Pipeline) -> None:
-        self._call = call
-        self._pipeline = pipeline
         self._started = time.perf_counter()
+        self._pipeline = pipeline
+        self.call = call
         self.observations = observations
+        self.message = self.reply = self.error = None
         self.code = Code.OK
-        self.message: betterproto.Message | None = None
-        self.reply: betterproto.Message | None = None
-        self.error: DiscoveryError | None = None
         self.defect: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -148,7 +136,7 @@ class Record:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if error is not None:
             self._note(error)
-        self._pipeline.finish(self._call, self, time.perf_counter() - self._started)
+        self._pipeline.finish(self, time.perf_counter() - self._started)
         if self.defect is not None and self.error is not None:
             raise self.error from self.defect
 
@@ -159,7 +147,7 @@ class Record:
             self.code, self.defect = Code.INTERNAL, error
             self.error = InternalError("internal error; the server's log has the details")
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self.code = _reason_for_cancellation(self._call)
+            self.code = _reason_for_cancellation(self.call)
 
 
 class Pipeline:
@@ -248,7 +236,7 @@ class Pipeline:
         """Account for a call that its adapter could not even pass on."""
         record = self.accounted(call)
         record.code, record.error = error.code, error
-        self.finish(call, record, seconds=0)
+        self.finish(record, seconds=0)
 
     def _observations(self, call: Call) -> Sequence[Observation]:
         """Begin to observe a call. Observers name things after paths, so those that clients make up are one."""
@@ -256,18 +244,18 @@ class Pipeline:
             call = replace(call, path=_UNSERVED)
         return tuple([observer.started(call) for observer in self._observers])
 
-    def finish(self, call: Call, record: Record, seconds: float) -> None:
+    def finish(self, record: Record, seconds: float) -> None:
         """Account for a call that is over, after `seconds`."""
         for observation in record.observations:
             observation.finished(record.code, seconds)
-        account = Account(call, record.message, record.reply, record.error, record.code)
         for witness in self._witnesses:
-            witness(account)
+            witness(record)
         if record.defect is not None or self._log.is_enabled_for(logging.INFO):
-            self._log_call(call, record, seconds * 1000)
+            self._log_call(record, seconds * 1000)
 
-    def _log_call(self, call: Call, record: Record, milliseconds: float) -> None:
+    def _log_call(self, record: Record, milliseconds: float) -> None:
         log = self._log.info if record.defect is None else self._log.error
+        call = record.call
         log(
             "request",
             method=_loggable(call.path.rpartition("/")[2]),

@@ -24,6 +24,7 @@ from discovery._gen.google.rpc import (
 from discovery.errors import Code, DiscoveryError, MalformedMessageError, Violation
 from discovery.transport import codec
 from discovery.transport.messages import new
+from discovery.transport.moments import from_datetime, to_datetime
 
 DOMAIN = "discovery.coral.io"
 
@@ -140,7 +141,7 @@ def _error_without_data(code: int, reason: str, message: str) -> DiscoveryError:
 
 def _moment(info: ErrorInfo, name: str) -> int:
     try:
-        return codec.from_datetime(datetime.fromisoformat(info.metadata[name]))
+        return from_datetime(datetime.fromisoformat(info.metadata[name]))
     except (KeyError, ValueError, TypeError):
         return 0
 
@@ -169,7 +170,7 @@ def _metadata(error: DiscoveryError) -> Iterator[tuple[str, str]]:
 
 
 def _text_of(unix_us: int) -> str:
-    return codec.to_datetime(unix_us).isoformat().replace("+00:00", "Z")
+    return to_datetime(unix_us).isoformat().replace("+00:00", "Z")
 
 
 def _field_violations(violations: tuple[Violation, ...]) -> Iterator[BadRequestFieldViolation]:

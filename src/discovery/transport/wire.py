@@ -5,27 +5,26 @@ betterproto's Rust codec writes the same bytes, but asks Python for each field o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import betterproto
 
+from discovery.clock import MICROSECONDS
 from discovery.transport.messages import (
     UNSET,
     Format,
-    Held,
-    WriteHeld,
+    WriteValues,
     described,
     held_by,
     is_repeated,
     written,
 )
+from discovery.transport.moments import from_datetime
 
 Write = Callable[[Any], bytes]
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _VARINT, _SIZED = 0, 2  # wire types: https://protobuf.dev/programming-guides/encoding/
 _SHORT = tuple(bytes((number,)) for number in range(0x80))
@@ -35,6 +34,8 @@ _2_64 = 2**64
 class _Field(NamedTuple):
     attribute: str
     write: Write
+    write_given: Write
+    """The same for a value as a Pattern is given it."""
 
 
 def write(message: betterproto.Message) -> bytes:
@@ -47,29 +48,27 @@ def write(message: betterproto.Message) -> bytes:
     held = held_by(message)
     parts = [
         write_field(value)
-        for attribute, write_field in _fields(type(message))
+        for attribute, write_field, _ in _fields(type(message))
         if (value := held[attribute]) is not UNSET
     ]
     return b"".join((*parts, held["_unknown_fields"]))
 
 
-def _plan(message: betterproto.Message, varying: Collection[str]) -> WriteHeld:
-    steps: list[_Field | bytes] = []
+def _plan(message: betterproto.Message, varying: Sequence[str]) -> WriteValues:
+    template, writers = b"", []
     for field in _fields(type(message)):
         if field.attribute in varying:
-            steps.append(field)
+            template += b"%b"
+            writers.append(field.write_given)
         elif (value := held_by(message)[field.attribute]) is not UNSET:
-            steps.append(field.write(value))
+            template += field.write(value).replace(b"%", b"%%")
 
-    def write_held(held: Held) -> bytes:
-        return b"".join(
-            [
-                step if isinstance(step, bytes) else step.write(held[step.attribute])
-                for step in steps
-            ]
+    def write_values(values: Sequence[Any]) -> bytes:
+        return template % tuple(
+            [write(value) for write, value in zip(writers, values, strict=True)]
         )
 
-    return write_held
+    return write_values
 
 
 WIRE = Format(write, _plan)
@@ -78,8 +77,15 @@ WIRE = Format(write, _plan)
 @cache
 def _fields(message_type: type[betterproto.Message]) -> tuple[_Field, ...]:
     known = described(message_type)
-    fields = ((name, known.meta_by_field_name[name]) for name in known.sorted_field_names)
-    return tuple(_Field(name, _field_writer(known, name, meta)) for name, meta in fields)
+    return tuple(_field(known, name) for name in known.sorted_field_names)
+
+
+def _field(known: betterproto.ProtoClassMetadata, name: str) -> _Field:
+    meta = known.meta_by_field_name[name]
+    write_field = write_given = _field_writer(known, name, meta)
+    if known.cls_by_field[name] is datetime:
+        write_given = partial(_write_moment, _tag(meta.number, _SIZED))
+    return _Field(name, write_field, write_given)
 
 
 def _field_writer(
@@ -186,11 +192,15 @@ def _write_messages(tag: bytes, messages: list[betterproto.Message]) -> bytes:
 
 
 def _write_timestamp(tag: bytes, moment: datetime) -> bytes:
+    return _write_moment(tag, from_datetime(moment))
+
+
+def _write_moment(tag: bytes, unix_us: int) -> bytes:
     """Write all but the epoch, which is no value to betterproto."""
-    since = moment - EPOCH
-    seconds = since.days * 86_400 + since.seconds
-    content = _WRITE_SECONDS(seconds) + _write_nanos(since.microseconds * 1000)
-    return _sized(tag, content) if content else b""
+    seconds, microseconds = divmod(unix_us, MICROSECONDS)
+    return (
+        _sized(tag, _WRITE_SECONDS(seconds) + _write_nanos(microseconds * 1000)) if unix_us else b""
+    )
 
 
 _WRITE_SECONDS = _scalar(1, betterproto.TYPE_INT64)
@@ -202,6 +212,7 @@ def _write_nanos(nanos: int) -> bytes:
     """Write what is hardly ever the same twice, and mostly takes five bytes."""
     if nanos < _FOUR_GROUPS:
         return _NANOS + _varint(nanos) if nanos else b""
-    low, high = nanos & 0x3FFF, nanos >> 14
-    groups = low & 0x7F | 0x80, low >> 7 | 0x80, high & 0x7F | 0x80, high >> 7 & 0x7F | 0x80
-    return _NANOS + bytes((*groups, high >> 14))
+    return b"%b%c%c%c%c%c" % (
+        *(_NANOS, nanos & 0x7F | 0x80, nanos >> 7 & 0x7F | 0x80),
+        *(nanos >> 14 & 0x7F | 0x80, nanos >> 21 & 0x7F | 0x80, nanos >> 28),
+    )

@@ -38,8 +38,12 @@ class Entry(Ending):
     def as_lease(self) -> Lease:
         """Return the lease for whoever does not ask again."""
         return Lease(
-            *(self.registration, self.revision, self.last_seen_us, self.expires_at_us),
-            *(self.granted_at_us, self.owner),
+            self.registration,
+            self.revision,
+            self.last_seen_us,
+            self.expires_at_us,
+            self.granted_at_us,
+            self.owner,
         )
 
 

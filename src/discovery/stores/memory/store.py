@@ -68,7 +68,15 @@ class MemoryStore:
             self._renew(entry, registration, ttl, now, terms.owner)
         if terms is not NO_TERMS:
             self._reserve(name, entry, terms)
-        return Grant(entry.as_lease(), renewed)
+        return Grant(
+            entry.registration,
+            entry.revision,
+            entry.last_seen_us,
+            entry.expires_at_us,
+            entry.granted_at_us,
+            entry.owner,
+            renewed,
+        )
 
     async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
         """See RegistryStore."""

@@ -192,8 +192,15 @@ class RedisStore:
         if outcome < 0:
             raise _REFUSALS[outcome](wanted, *numbers)
         revision, now_us, expires_at_us, granted_at_us = numbers
-        lease = Lease(wanted, revision, now_us, expires_at_us, granted_at_us, terms.owner)
-        return Grant(lease, renewed=bool(outcome))
+        return Grant(
+            wanted,
+            revision,
+            now_us,
+            expires_at_us,
+            granted_at_us,
+            terms.owner,
+            renewed=bool(outcome),
+        )
 
     async def _run_for(
         self, script: str, mesh_id: str, agent_id: str, *arguments: bytes | int
