@@ -15,6 +15,8 @@ from typing import NamedTuple, NoReturn
 
 import betterproto
 
+from discovery.transport.moments import from_datetime, to_text
+
 IGNORED = object()
 """What reading the name of an enum value that is not known returns: there is no value."""
 
@@ -185,10 +187,7 @@ def read_timestamp(value: object) -> datetime:
 
 def write_timestamp(moment: datetime) -> str:
     """Return RFC 3339 in UTC, with 0, 3 or 6 digits after the second."""
-    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
-    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    text = utc.isoformat(timespec=precision if moment.microsecond else "seconds")
-    return text.removesuffix("+00:00") + "Z"
+    return to_text(from_datetime(moment))
 
 
 def shown(text: str) -> str:

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, final
 
 import betterproto
 from betterproto_rust_codec import deserialize
@@ -74,10 +74,10 @@ class Format:
 _KNOWN = "_known"
 
 
-def written(message: betterproto.Message, form: Format) -> bytes:
+def written(message: betterproto.Message | _Filled, form: Format) -> bytes:
     """Return a message as it is written in `form`."""
-    if isinstance(filled := cast("object", message), _Filled):
-        return filled.pattern.written(filled.values, form)
+    if type(message) is _Filled:  # isinstance would have betterproto look for a __class__
+        return message.pattern.written(message.values, form)
     known: _ForMany | None = held_by(message).get(_KNOWN)
     return form.write(message) if known is None else known.written(message, form)
 
@@ -138,6 +138,7 @@ class Pattern(Generic[M]):
         return plan(values)
 
 
+@final
 class _Filled:
     """One of a Pattern's messages. Most are written and forgotten: it becomes a message when somebody reads it."""
 

@@ -27,11 +27,8 @@ def to_text(unix_us: int) -> str:
     seconds, rest = divmod(unix_us, MICROSECONDS)
     if not rest:
         return f"{_whole(seconds)}Z"
-    return (
-        f"{_whole(seconds)}.{rest:06d}Z"
-        if rest % 1000
-        else f"{_whole(seconds)}.{rest // 1000:03d}Z"
-    )
+    fraction = f"{rest:06d}" if rest % 1000 else f"{rest // 1000:03d}"
+    return f"{_whole(seconds)}.{fraction}Z"
 
 
 @lru_cache(maxsize=16)  # what is told now is about now, and about a lifetime from now
