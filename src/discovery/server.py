@@ -22,15 +22,13 @@ from discovery.supervisor import Supervisor
 from discovery.transport.binding import bind
 from discovery.transport.drain import draining_error
 from discovery.transport.limits import ConnectionLimits, make_room
-from discovery.transport.serving import slow_parts
+from discovery.transport.loading import load_meanwhile
 
 if TYPE_CHECKING:
     from discovery.tracing import Tracing
 
 # How many ended leases are freed before other calls get their turn.
 _SWEEP_BATCH = 100
-# How long calls have their turn between two pieces of what is loaded meanwhile, in seconds.
-_BREATH = 0.01
 
 
 class DiscoveryServer(Composition):
@@ -83,17 +81,15 @@ class DiscoveryServer(Composition):
     async def warm_up(self) -> None:
         """Load what gRPC does without: HTTP in all its forms. To be called once the server serves.
 
-        It comes in pieces of some hundredths of a second, between which calls are answered. Whoever asks for HTTP
-        before the last of them has the rest loaded at once, and waits for that.
+        Calls are answered meanwhile. Whoever asks for HTTP before has the rest loaded at once, and waits for that.
         """
-        loads = [*slow_parts(), self._listener.load_http, self._side_port.load_http]
+        await load_meanwhile(self.stopping.is_set)
+        if self.stopping.is_set():
+            return
+        self._listener.load_http()
+        self._side_port.load_http()
         if self._admin is not None:
-            loads.append(self._admin.load_http)
-        for load in loads:
-            await asyncio.sleep(_BREATH)
-            if self.stopping.is_set():
-                return
-            load()
+            self._admin.load_http()
 
     async def stop(self) -> None:
         """Drain, then close (promise 6 of the design). Calls in flight get `drain_timeout` to finish.

@@ -14,6 +14,7 @@ from tests.integration.support import PATIENCE, clean_environment
 
 PROGRAM = """
 import asyncio, json, sys
+from threading import current_thread, main_thread
 
 import discovery.cli.server
 from discovery.config import ServerSettings
@@ -47,6 +48,14 @@ async def status(port, asked, headers):
     return int(answer.split()[1])
 
 
+class Importers:
+    names = []
+
+    def find_spec(self, name, path=None, target=None):
+        if current_thread() is main_thread():
+            self.names.append(name)
+
+
 async def main():
     server = DiscoveryServer(SETTINGS, get_logger())
     await server.start()
@@ -55,12 +64,15 @@ async def main():
     async with DiscoveryClient(f"http://127.0.0.1:{server.port}") as client:
         await client.health()
     first = set(sys.modules)
+    sys.meta_path.insert(0, Importers())
     await server.warm_up()
+    in_the_way = list(Importers.names)
     warm = set(sys.modules)
     statuses = [await status(server.port, *request) for request in REQUESTS.items()]
     later = set(sys.modules) - warm - {""}  # websockets looks up its lazy names so
     await server.stop()
-    print(json.dumps({"first": sorted(first), "later": sorted(later), "statuses": statuses}))
+    found = {"first": sorted(first), "later": sorted(later), "statuses": statuses}
+    print(json.dumps({**found, "in_the_way": in_the_way}))
 
 
 asyncio.run(main())
@@ -96,6 +108,11 @@ def test_the_first_grpc_call_is_answered_before_what_only_others_need_is_loaded(
     }
     others = {"cryptography", "limits", "opentelemetry", "redis", "yaml"}
     assert not packages & (http | others)
+
+
+def test_calls_are_answered_while_the_rest_is_loaded(loaded: Mapping[str, Any]) -> None:
+    packages = {name.partition(".")[0] for name in loaded["in_the_way"]}
+    assert packages <= sys.stdlib_module_names
 
 
 def test_no_call_waits_for_an_import_once_the_server_is_warm(

@@ -91,16 +91,21 @@ async def test_a_reservation_is_every_replicas(server: Server, tmp_path: Path) -
 
 
 async def test_a_rate_is_that_of_all_replicas(server: Server, tmp_path: Path) -> None:
-    rule = "mesh:RegisterColony=2/hour"
-    refused = []
-    with two_replicas(tmp_path, server, "--rate-limit", rule) as replicas:
-        for replica in (*replicas, *replicas):
-            async with DiscoveryClient(replica, timeout=PATIENCE) as client:
+    flags = ("--rate-limit", "mesh:RegisterColony=2/hour", "--rate-limit-fault", "closed")
+    admitted = undecided = 0
+    refused: set[str] = set()
+    with two_replicas(tmp_path, server, *flags) as replicas:
+        while len(refused) < len(replicas):
+            for replica in replicas:
                 try:
-                    await client.register_colony(registration())
+                    async with DiscoveryClient(replica, timeout=PATIENCE) as client:
+                        await client.register_colony(registration())
+                    admitted += 1
                 except RateLimitedError:
-                    refused.append(replica)
-    assert len(refused) == 2
+                    refused.add(replica)
+                except StoreUnavailableError:  # too slow an answer on a busy machine: it may count
+                    undecided += 1
+    assert 2 - undecided <= admitted <= 2
 
 
 async def test_without_its_store_nothing_is_proved_and_nothing_lost(

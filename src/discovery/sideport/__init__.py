@@ -18,6 +18,7 @@ from discovery.transport.accept import Acceptor
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections
 from discovery.transport.limits import ConnectionLimits
+from discovery.transport.loading import LOADING
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -70,10 +71,9 @@ class SidePort:
 
     @cached_property
     def _http1(self) -> Http1Serving:
-        # Starlette and uvicorn are slow to import, and the public port answers gRPC without them.
-        from discovery.sideport.application import application
-        from discovery.transport.http1 import Http1Serving
+        with LOADING:
+            from discovery.sideport.application import application
+            from discovery.transport.http1 import Http1Serving
 
-        return Http1Serving(
-            application(self._registry(), self._checks), self._connections, self._bounds
-        )
+            answers = application(self._registry(), self._checks)
+        return Http1Serving(answers, self._connections, self._bounds)

@@ -12,6 +12,7 @@ from grpclib.const import Handler as Route
 from discovery.transport import grpc_health
 from discovery.transport.drain import DrainGate
 from discovery.transport.grpc import GrpcStream
+from discovery.transport.loading import LOADING
 
 if TYPE_CHECKING:
     from starlette.routing import Mount
@@ -56,7 +57,7 @@ class Reflection:
 
     @cached_property
     def _streams(self) -> ReflectionStreams:
-        # It is slow to import, and no call but reflection's needs it: a server listens before.
-        from discovery.transport.reflection_streams import ReflectionStreams
+        with LOADING:
+            from discovery.transport.reflection_streams import ReflectionStreams
 
         return ReflectionStreams(self._services, self._gate, self._open)

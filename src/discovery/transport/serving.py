@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from importlib import import_module
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from discovery.clock import Clock
@@ -17,33 +16,15 @@ from discovery.transport.grpc import GrpcServing, Routes
 from discovery.transport.http2 import Http2Connection
 from discovery.transport.http2_asgi import Application
 from discovery.transport.listener import Listener
+from discovery.transport.loading import LOADING
 from discovery.transport.pipeline import Pipeline
 from discovery.transport.proxies import TrustedProxies
-from discovery.transport.schema import Servable, descriptors
+from discovery.transport.schema import Servable
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from discovery.transport.http1 import Http1Serving
-
-
-# First what the side port takes too: whoever started the server may ask there whether it is ready.
-_SLOW = (
-    "starlette.applications",
-    "uvicorn",
-    "discovery.transport.http1",
-    "protobuf.wkt",
-    "connectrpc.server",
-    "connectrpc_grpcreflect",
-    "discovery.transport.connect",
-    "discovery.transport.http_app",
-    "discovery.transport.reflection_streams",
-)
-
-
-def slow_parts() -> list[Callable[[], object]]:
-    """Return what loads all that `Listener.load_http` takes long for, a piece each."""
-    return [*(partial(import_module, name) for name in _SLOW), descriptors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +80,7 @@ def make_listener(
 class _Http:
     """What is not gRPC.
 
-    connectrpc, Starlette, uvicorn and what they bring take as long to import as all that gRPC needs. So they are
-    imported when HTTP is first asked for, or by `load`: a server answers gRPC before.
+    It is made when HTTP is first asked for, or by `load`: see `loading`.
     """
 
     def __init__(
@@ -133,8 +113,9 @@ class _Http:
 
     @cached_property
     def _http1(self) -> Http1Serving:
-        from discovery.transport.connect_shortcut import ConnectShortCut
-        from discovery.transport.http1 import Http1Serving
+        with LOADING:
+            from discovery.transport.connect_shortcut import ConnectShortCut
+            from discovery.transport.http1 import Http1Serving
 
         surface, bounds, short_cut = self._surface, self._bounds, None
         # With CORS, answers have headers that are Starlette's to know.
@@ -147,8 +128,9 @@ class _Http:
 
     @cached_property
     def _application(self) -> Application:
-        from discovery.transport.connect import ConnectApplication
-        from discovery.transport.http_app import http_application
+        with LOADING:
+            from discovery.transport.connect import ConnectApplication
+            from discovery.transport.http_app import http_application
 
         surface = self._surface
         connect = ConnectApplication(surface.pipeline, self._bounds.request_bytes, surface.service)
