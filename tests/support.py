@@ -38,7 +38,7 @@ class ManualClock:
 
     def step_wall(self, seconds: float) -> None:
         """Set the wall clock forward, or back, as an administrator or NTP does. No time passes."""
-        self._now = self._now._replace(unix_us=self._now.unix_us + _microseconds(seconds))
+        self._now = replace(self._now, unix_us=self._now.unix_us + _microseconds(seconds))
 
 
 def _microseconds(seconds: float) -> int:

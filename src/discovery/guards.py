@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -131,7 +132,7 @@ class KeyGuard(Guard):
             UnauthenticatedError: there is no key that is known.
         """
         if _method(call) not in _OPEN:
-            call.caller.key_name = self._key(call).name
+            call.caller = replace(call.caller, key_name=self._key(call).name)
 
     async def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
@@ -203,7 +204,8 @@ class ProofGuard(Guard):
         registration = subject(message)
         method, verifier = Method(_method(call)), await self._verifier()
         old = await verifier.verify(method, registration, call.metadata)
-        call.caller.old_pubkey = old or ""
+        if old is not None:
+            call.caller = replace(call.caller, old_pubkey=old)
         call.reply_metadata[CHALLENGE_HEADER] = verifier.challenge().header()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from discovery.clock import Instant
 from discovery.errors import (
@@ -28,6 +28,10 @@ from discovery.stores.base import (
 T = TypeVar("T")
 
 
+def _nothing(_answer: object) -> None:
+    """Note nothing."""
+
+
 class MeasuredStore:
     """A RegistryStore that passes everything to another, and reports it."""
 
@@ -41,70 +45,56 @@ class MeasuredStore:
         """See RegistryStore."""
         return self._store.expired
 
-    async def register(
+    def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
-    ) -> Grant:
+    ) -> Coroutine[Any, Any, Grant]:
         """See RegistryStore."""
-        leases = self._metrics.leases
-        try:
-            grant = await self._measured(
-                "register", self._store.register(registration, ttl=ttl, now=now, terms=terms)
-            )
-        except (MeshIdTakenError, MeshReservedError):
-            leases["conflicted"].inc()
-            raise
-        leases["renewed" if grant.renewed else "granted"].inc()
-        return grant
+        answer = self._store.register(registration, ttl=ttl, now=now, terms=terms)
+        return self._measured("register", answer, self._note_grant)
 
-    async def lookup(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Lease | None:
+    def lookup(
+        self, mesh_id: str, *, now: Instant, agent_id: str = ""
+    ) -> Coroutine[Any, Any, Lease | None]:
         """See RegistryStore."""
-        lease = await self._measured(
-            "lookup", self._store.lookup(mesh_id, now=now, agent_id=agent_id)
-        )
-        (self._metrics.missed if lease is None else self._metrics.found).inc()
-        return lease
+        answer = self._store.lookup(mesh_id, now=now, agent_id=agent_id)
+        return self._measured("lookup", answer, self._note_lookup)
 
-    async def deregister(
+    def deregister(
         self, mesh_id: str, pubkey: str, *, now: Instant, agent_id: str = ""
-    ) -> bool:
+    ) -> Coroutine[Any, Any, bool]:
         """See RegistryStore."""
-        removed = await self._measured(
-            "deregister", self._store.deregister(mesh_id, pubkey, now=now, agent_id=agent_id)
-        )
-        if removed:
-            self._metrics.leases["released"].inc()
-        return removed
+        answer = self._store.deregister(mesh_id, pubkey, now=now, agent_id=agent_id)
+        return self._measured("deregister", answer, self._note_release)
 
-    async def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> bool:
+    def evict(self, mesh_id: str, *, now: Instant, agent_id: str = "") -> Coroutine[Any, Any, bool]:
         """See RegistryStore."""
         answer = self._store.evict(mesh_id, now=now, agent_id=agent_id)
-        return await self._measured("evict", answer)
+        return self._measured("evict", answer)
 
-    async def reservation(
+    def reservation(
         self, mesh_id: str, *, now: Instant, agent_id: str = ""
-    ) -> Reservation | None:
+    ) -> Coroutine[Any, Any, Reservation | None]:
         """See RegistryStore."""
         answer = self._store.reservation(mesh_id, now=now, agent_id=agent_id)
-        return await self._measured("reservation", answer)
+        return self._measured("reservation", answer)
 
-    async def leases(
+    def leases(
         self, *, agents: bool, prefix: str, after: str, limit: int, now: Instant
-    ) -> LeasesPage:
+    ) -> Coroutine[Any, Any, LeasesPage]:
         """See RegistryStore."""
         page = self._store.leases(agents=agents, prefix=prefix, after=after, limit=limit, now=now)
-        return await self._measured("leases", page)
+        return self._measured("leases", page)
 
-    async def agents(self, mesh_id: str, *, after: str, limit: int, now: Instant) -> AgentsPage:
+    def agents(
+        self, mesh_id: str, *, after: str, limit: int, now: Instant
+    ) -> Coroutine[Any, Any, AgentsPage]:
         """See RegistryStore."""
         page = self._store.agents(mesh_id, after=after, limit=limit, now=now)
-        return await self._measured("agents", page)
+        return self._measured("agents", page)
 
-    async def count(self, *, now: Instant) -> Counts:
+    def count(self, *, now: Instant) -> Coroutine[Any, Any, Counts]:
         """See RegistryStore."""
-        counts = await self._measured("count", self._store.count(now=now))
-        self._metrics.counted("colony", counts.colonies)
-        self._metrics.counted("agent", counts.agents)
-        return counts
+        return self._measured("count", self._store.count(now=now), self._note_counts)
 
     async def sweep(self, *, now: Instant, limit: int) -> bool:
         """See RegistryStore."""
@@ -113,9 +103,9 @@ class MeasuredStore:
         finally:
             self._note_expired()
 
-    async def current(self, mesh_id: str, *, now: Instant) -> WatchEvent:
+    def current(self, mesh_id: str, *, now: Instant) -> Coroutine[Any, Any, WatchEvent]:
         """See RegistryStore."""
-        return await self._measured("current", self._store.current(mesh_id, now=now))
+        return self._measured("current", self._store.current(mesh_id, now=now))
 
     def listen(self, changed: Listener, missed: Callable[[], None] | None = None) -> None:
         """See RegistryStore."""
@@ -125,25 +115,44 @@ class MeasuredStore:
         """See RegistryStore."""
         await self._store.close()
 
+    def _note_grant(self, grant: Grant) -> None:
+        self._metrics.leases["renewed" if grant.renewed else "granted"].inc()
+
+    def _note_lookup(self, lease: Lease | None) -> None:
+        (self._metrics.missed if lease is None else self._metrics.found).inc()
+
+    def _note_release(self, removed: bool) -> None:  # noqa: FBT001 - what the store answered
+        if removed:
+            self._metrics.leases["released"].inc()
+
+    def _note_counts(self, counts: Counts) -> None:
+        self._metrics.counted("colony", counts.colonies)
+        self._metrics.counted("agent", counts.agents)
+
     def _note_expired(self) -> None:
         expired, self._expired = self._expired, self._store.expired
         self._metrics.leases["expired"].inc(self._expired - expired)
 
-    async def _measured(self, operation: str, answer: Awaitable[T]) -> T:
-        started, outcome = time.perf_counter(), "error"
+    async def _measured(
+        self, operation: str, answer: Awaitable[T], note: Callable[[T], None] = _nothing
+    ) -> T:
+        """Return what the store answers, measured and noted."""
+        started = time.perf_counter()
         try:
             result = await answer
-            outcome = "ok"
-        except StoreUnavailableError:
-            outcome = "unavailable"
+        except BaseException as error:
+            self._metrics.done(operation, _outcome(error), time.perf_counter() - started)
+            if isinstance(error, MeshIdTakenError | MeshReservedError):
+                self._metrics.leases["conflicted"].inc()
             raise
-        except DiscoveryError:
-            outcome = "refused"
-            raise
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        else:
-            return result
-        finally:
-            self._metrics.done(operation, outcome, time.perf_counter() - started)
+        self._metrics.done(operation, "ok", time.perf_counter() - started)
+        note(result)
+        return result
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, StoreUnavailableError):
+        return "unavailable"
+    if isinstance(error, DiscoveryError):
+        return "refused"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "error"

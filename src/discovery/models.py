@@ -91,7 +91,7 @@ class Lease:
     """The name of the API key that it was last registered with, if there was one."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Caller:
     """What was found out about who calls."""
 
@@ -131,7 +131,8 @@ class Reservation:
     until_us: int
 
 
-class Registered(NamedTuple):
+@dataclass(slots=True)  # see Instant
+class Registered:
     """What a colony or an agent is told of its lease, granted or renewed. `ttl` and `refresh_after` are in seconds."""
 
     revision: int
@@ -141,7 +142,8 @@ class Registered(NamedTuple):
     observed_endpoint: Endpoint | None
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)  # see Instant
+class Found:
     """What a lookup found. `staleness` is None, or how many seconds ago it was read, if the store is away."""
 
     lease: Lease

@@ -203,7 +203,7 @@ class DiscoveryService:
         self, registration: Registration, address: str | None, caller: Caller
     ) -> Registered:
         now, terms = self._clock.now(), self._terms
-        if caller.key_name or caller.old_pubkey:
+        if caller is not NOBODY:
             terms = replace(terms, owner=caller.key_name, old_pubkey=caller.old_pubkey)
         grant = await self._store.register(registration, ttl=self._ttl, now=now, terms=terms)
         name = lease_name(registration.mesh_id, registration.agent_id)

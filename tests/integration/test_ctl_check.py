@@ -98,14 +98,14 @@ class NewRevisions(DiscoveryClient):
     async def register_colony(self, registration: Registration) -> Registered:
         granted = await super().register_colony(registration)
         NewRevisions.count += 1
-        return granted._replace(revision=granted.revision + NewRevisions.count)
+        return replace(granted, revision=granted.revision + NewRevisions.count)
 
     count = 0
 
 
 class NoRefresh(DiscoveryClient):
     async def register_colony(self, registration: Registration) -> Registered:
-        return (await super().register_colony(registration))._replace(refresh_after=0)
+        return replace(await super().register_colony(registration), refresh_after=0)
 
 
 class Shuffled(DiscoveryClient):

@@ -382,7 +382,7 @@ def test_a_long_lived_connection_does_not_remember_all_of_its_streams() -> None:
     bound_closed_streams(server.h2)
     for stream in streams(1000):
         unary(server, stream)
-    assert len(server.h2._closed_streams) == 200
+    assert 200 <= len(server.h2._closed_streams) < 400
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_a_late_frame_for_a_stream_that_is_forgotten_is_no_harm(frame: Frame) ->
     server.receive(server.request(1, "END_HEADERS"))
     server.answer(1)
     server.h2.reset_stream(1)
-    for stream in streams(300, start=3):
+    for stream in streams(450, start=3):
         unary(server, stream)
     assert 1 not in server.h2._closed_streams
     server.receive(frame)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import betterproto
 
 from discovery.errors import DiscoveryError
 from discovery.transport.drain import Visit
 
+if TYPE_CHECKING:
+    from discovery.transport.pipeline import Call
+
 
 class Begun:
-    """A call that was begun. On the memory store it is over already, unless it has to be refused slowly.
+    """A `call` that was begun. On the memory store it is over already, unless it has to be refused slowly.
 
     `reply` is its reply if it is over and went well, `error` why it was refused if it is over and did not; `outcome` is
     what becomes of one that is neither.
     """
 
-    __slots__ = ("_visit", "_waits_for", "_work", "error", "reply")
+    __slots__ = ("_visit", "_waits_for", "_work", "call", "error", "reply")
 
-    def __init__(self, work: Coroutine[Any, Any, betterproto.Message], visit: Visit) -> None:
+    def __init__(
+        self, call: Call, work: Coroutine[Any, Any, betterproto.Message], visit: Visit
+    ) -> None:
+        self.call = call
         self._work = work
         self._visit = visit
         self.error: DiscoveryError | None = None
@@ -53,13 +59,16 @@ class Begun:
 
 
 class Later:
-    """A call that is not begun before there is a task for it: one that has to wait for a time at most needs one."""
+    """A `call` that is not begun before there is a task for it: one that has to wait for a time at most needs one."""
 
-    __slots__ = ("_carry_out",)
+    __slots__ = ("_carry_out", "call")
 
     reply = error = None
 
-    def __init__(self, carry_out: Callable[[], Coroutine[Any, Any, betterproto.Message]]) -> None:
+    def __init__(
+        self, call: Call, carry_out: Callable[[], Coroutine[Any, Any, betterproto.Message]]
+    ) -> None:
+        self.call = call
         self._carry_out = carry_out
 
     async def outcome(self) -> betterproto.Message:

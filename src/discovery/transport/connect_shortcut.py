@@ -77,13 +77,12 @@ class Exchange:
     """A request, and its call, which was begun or is to be."""
 
     head: Head
-    call: Call
     begun: Begun | Later
 
     def answer(self) -> bytes | None:
         """Return the whole answer, if the call is over."""
         if (reply := self.begun.reply) is not None:
-            return answer(self.head, reply, self.call.reply_metadata)
+            return answer(self.head, reply, self.begun.call.reply_metadata)
         if (error := self.begun.error) is not None:
             return refusal(self.head, error)
         return None
@@ -91,13 +90,13 @@ class Exchange:
     async def wait(self) -> bytes:
         """Return the whole answer once the call is over, which is in time or not at all; see Begun.outcome."""
         try:
-            async with until(self.call.deadline):
+            async with until(self.begun.call.deadline):
                 reply = await self.begun.outcome()
         except DiscoveryError as error:
             return refusal(self.head, error)
         except TimeoutError:
             return refusal(self.head, overdue())
-        return answer(self.head, reply, self.call.reply_metadata)
+        return answer(self.head, reply, self.begun.call.reply_metadata)
 
     def end_connection(self) -> None:
         """Have the answer say that it is the last one of its connection."""
@@ -147,7 +146,7 @@ class ConnectShortCut:
         )
         body = data[len(data) - head.size :]
         receive = Unread(body, head.rpc.request, head.codec.decode_now).read
-        return Exchange(head, call, self._start(call, receive))
+        return Exchange(head, self._start(call, receive))
 
     def _read_head(self, data: bytes) -> Head | None:
         match = _HEAD.fullmatch(data.decode("latin-1"))

@@ -15,8 +15,8 @@ answered is free, and only what is spent beyond that is bounded by time.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from h2.connection import H2Connection
@@ -226,7 +226,7 @@ class FloodGuard:
 
 
 def bound_closed_streams(connection: H2Connection) -> None:
-    """Have a new `connection` remember its latest closed streams only.
+    """Have a new `connection` remember its latest closed streams only, at least 200 of them.
 
     `h2` remembers 65,536, at 176 bytes each: a colony that renews its lease each minute would take 250 KB more each
     day.
@@ -234,15 +234,16 @@ def bound_closed_streams(connection: H2Connection) -> None:
     connection._closed_streams = _ClosedStreams()  # noqa: SLF001 - h2 has no setting for it
 
 
-class _ClosedStreams(OrderedDict[int, StreamClosedBy | None]):
-    """What h2 has a SizeLimitDict for, which takes twice as long to add a stream."""
+class _ClosedStreams(dict[int, StreamClosedBy | None]):
+    """What h2 has a SizeLimitDict for, which takes three times as long to add a stream."""
 
     __slots__ = ()
 
     def __setitem__(self, stream: int, by: StreamClosedBy | None) -> None:
-        OrderedDict.__setitem__(self, stream, by)
-        if len(self) > _CLOSED_STREAMS:
-            self.popitem(last=False)
+        dict.__setitem__(self, stream, by)
+        if len(self) >= 2 * _CLOSED_STREAMS:
+            for old in tuple(islice(self, _CLOSED_STREAMS)):
+                del self[old]
 
 
 def bound_header_table(connection: H2Connection) -> None:

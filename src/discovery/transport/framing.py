@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from grpclib.const import Status
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
+from grpclib.metadata import encode_bin_value, encode_grpc_message
 from hpack.hpack import encode_integer
 
+from discovery.errors import DiscoveryError
+from discovery.transport import codec
 from discovery.transport.grpc_codec import MessageCodec
+from discovery.transport.status import message_of, status_of
 
 DATA, HEADERS = 0x0, 0x1
 END_STREAM, END_HEADERS = 0x1, 0x4
@@ -39,12 +44,9 @@ def _literal(text: str) -> bytes:
 START_BLOCK = b"\x88\x0f\x10\x16application/grpc+proto"
 END_BLOCK = _block(END)
 
-_START = struct.Struct(f">IBI{len(START_BLOCK)}sIBIBI")
-_END = struct.Struct(f">IBI{len(END_BLOCK)}s")
-_START_KIND = len(START_BLOCK) << 8 | HEADERS
-_END_KIND = len(END_BLOCK) << 8 | HEADERS
 _LAST = END_HEADERS | END_STREAM
 
+_NUMBER_BYTES = 4
 PREFIX = 5
 """Bytes before each message: whether it is compressed, and its length."""
 
@@ -56,15 +58,43 @@ def frame_head(size: int, kind: int, flags: int, stream: int) -> bytes:
 
 def framed_answer(stream: int, message: bytes) -> bytes:
     """Return the frames that answer a call with one message and the status OK."""
-    size = len(message)
-    kind = size + PREFIX << 8 | DATA
-    start = _START.pack(_START_KIND, END_HEADERS, stream, START_BLOCK, kind, 0, stream, 0, size)
-    return b"%b%b%b" % (start, message, _END.pack(_END_KIND, _LAST, stream, END_BLOCK))
+    number = stream.to_bytes(_NUMBER_BYTES, "big")
+    return _frames_around(len(message)) % (number, number, message, number)
 
 
-def refusal_block(fields: Iterable[Field]) -> bytes:
-    """Return the headers of a call that ends with these `fields` and no message."""
-    return START_BLOCK + _block(fields)
+@lru_cache(maxsize=1024)  # answers to the same method hardly differ in size
+def _frames_around(size: int) -> bytes:
+    """Return the frames of an answer of `size` bytes, with places for the stream's number and the message."""
+    return b"".join(
+        (
+            _head(len(START_BLOCK), HEADERS, END_HEADERS) + _escaped(START_BLOCK),
+            _head(PREFIX + size, DATA, 0) + _escaped(size.to_bytes(PREFIX, "big")) + b"%b",
+            _head(len(END_BLOCK), HEADERS, _LAST) + _escaped(END_BLOCK),
+        )
+    )
+
+
+def _head(size: int, kind: int, flags: int) -> bytes:
+    return _escaped(frame_head(size, kind, flags, 0)[:-_NUMBER_BYTES]) + b"%b"
+
+
+def _escaped(content: bytes) -> bytes:
+    return content.replace(b"%", b"%%")
+
+
+def refusal_of(error: DiscoveryError) -> Sequence[Field]:
+    """Return the trailers that tell a client of `error`."""
+    details = encode_bin_value(codec.encode(status_of(error))).decode()
+    return (
+        ("grpc-status", str(error.code.value)),
+        ("grpc-message", encode_grpc_message(message_of(error))),
+        ("grpc-status-details-bin", details),
+    )
+
+
+def refusal_block(error: DiscoveryError) -> bytes:
+    """Return the headers of a call that ends with `error` and no message."""
+    return START_BLOCK + _block(refusal_of(error))
 
 
 def framed_refusal(stream: int, block: bytes) -> bytes:

@@ -26,11 +26,12 @@ from discovery.errors import (
     InvalidMessageError,
     UnimplementedError,
 )
+from discovery.transport.begun import Begun, Later
 from discovery.transport.bounds import Bounds
 from discovery.transport.calming import ConnectionHush, Hush, keep_hearing
 from discovery.transport.deadlines import overdue, read_deadline, until
 from discovery.transport.frugal import StreamHandler
-from discovery.transport.grpc_begun import Beginner, BegunCall
+from discovery.transport.grpc_begun import Beginner
 from discovery.transport.grpc_codec import MessageCodec, StatusDetailsCodec
 from discovery.transport.grpc_request import SPENT, MessageBuffer
 from discovery.transport.grpc_stream import StreamExchange, Vigil
@@ -45,7 +46,7 @@ from discovery.transport.http2_asgi import Application, Http2Exchange, substitut
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.schema import Servable
-from discovery.transport.shortcut import Attempt, Recognised
+from discovery.transport.shortcut import Recognised
 from discovery.transport.status import message_of, status_of
 
 GrpcStream = Stream[Any, Any]
@@ -214,21 +215,20 @@ class Http2Handler(Handler, StreamHandler):
         return beginner.recognise(headers, transport)
 
     def conclude(
-        self, stream: Http2Stream, attempt: Attempt, release_stream: Callable[..., Any]
+        self, stream: Http2Stream, begun: Begun | Later, release_stream: Callable[..., Any]
     ) -> None:
         """See Calls."""
-        begun = cast("BegunCall", attempt)
         stream.buffer = SPENT
         task = self.loop.create_task(self._conclude(stream, begun))
         task.add_done_callback(release_stream)
-        task.add_done_callback(begun.leave)
+        task.add_done_callback(lambda _task: begun.abandon())
         self._tasks[stream] = task
 
-    async def _conclude(self, stream: Http2Stream, begun: BegunCall) -> None:
-        exchange = UnaryExchange(stream, begun.message_type, self._bounds)
+    async def _conclude(self, stream: Http2Stream, begun: Begun | Later) -> None:
+        exchange = UnaryExchange(stream, betterproto.Message, self._bounds)  # which came already
 
         async def answer() -> None:
-            reply = await begun.begun.outcome()
+            reply = await begun.outcome()
             await exchange.reply(reply, begun.call.reply_metadata)
 
         await exchange.run(answer, begun.call.deadline)

@@ -17,38 +17,11 @@ from discovery.transport import codec
 from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush
 from discovery.transport.deadlines import read_timeout
-from discovery.transport.framing import refusal_block
-from discovery.transport.grpc_unary import refusal_of
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.repeats import read_again
 from discovery.transport.shortcut import Headers, Recognised
 
 Metadata = Mapping[str, str | bytes]
-
-
-@dataclass(slots=True)  # frozen, it would take twice as long to make
-class BegunCall:
-    """A call that was begun, or is to be, and its message's type: see shortcut.Attempt."""
-
-    call: Call
-    begun: Begun | Later
-    message_type: type[betterproto.Message]
-
-    @property
-    def answer(self) -> bytes | None:
-        """Its answer, if it is over and went well, and there is no metadata to send with it."""
-        reply = self.begun.reply
-        return None if reply is None or self.call.reply_metadata else codec.encode(reply)
-
-    @property
-    def refusal(self) -> bytes | None:
-        """The headers that tell why it was refused, if it is over and was."""
-        error = self.begun.error
-        return None if error is None else refusal_block(refusal_of(error))
-
-    def leave(self, _task: object) -> None:
-        """End the call, if its task was cancelled before it began."""
-        self.begun.abandon()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +50,10 @@ class Beginner:
         address, hush = self.who(transport, metadata)
         start = self.pipeline.begin if self.at_once else self.pipeline.later
 
-        def begin(data: bytes) -> BegunCall:
+        def begin(data: bytes) -> Begun | Later:
             deadline = None if seconds is None else time.monotonic() + seconds
             call = Call(self.path, "grpc", address, metadata, deadline, hush)
-            return BegunCall(call, start(call, partial(self._read, data)), self.message_type)
+            return start(call, partial(self._read, data))
 
         return Recognised(begin, int(lengths[0]) if lengths else None)
 

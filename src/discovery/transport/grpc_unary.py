@@ -8,13 +8,13 @@ whatever else may happen goes the way that grpclib has for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import cast
 
 import betterproto
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
-from grpclib.metadata import encode_bin_value, encode_grpc_message, encode_metadata
+from grpclib.metadata import encode_metadata
 from grpclib.protocol import Peer, Stream
 from grpclib.stream import recv_message
 from h2.connection import ConnectionInputs, H2Connection
@@ -30,11 +30,10 @@ from discovery.models import plain_address
 from discovery.transport import codec
 from discovery.transport.bounds import Bounds
 from discovery.transport.deadlines import overdue, until
-from discovery.transport.framing import END, PREFIX, START, Field, framed_answer
+from discovery.transport.framing import END, PREFIX, START, framed_answer, refusal_of
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.grpc_request import MessageBuffer
 from discovery.transport.repeats import read_again
-from discovery.transport.status import message_of, status_of
 
 _CODEC = MessageCodec()
 _STEPS = (
@@ -139,16 +138,6 @@ class UnaryExchange:
                 stream.reset_nowait()
         except ProtocolError:
             pass  # the client went away
-
-
-def refusal_of(error: DiscoveryError) -> Sequence[Field]:
-    """Return the trailers that tell a client of `error`."""
-    details = encode_bin_value(codec.encode(status_of(error))).decode()
-    return (
-        ("grpc-status", str(error.code.value)),
-        ("grpc-message", encode_grpc_message(message_of(error))),
-        ("grpc-status-details-bin", details),
-    )
 
 
 async def received(coming: Awaitable[betterproto.Message | None]) -> betterproto.Message:

@@ -26,12 +26,13 @@ from hyperframe.frame import GoAwayFrame
 
 from discovery.clock import Clock
 from discovery.errors import DeadlineExceededError, TooLargeError
+from discovery.transport.begun import Begun, Later
 from discovery.transport.bounds import Bounds
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.floods import FloodGuard, bound_closed_streams, bound_header_table
 from discovery.transport.frugal import FrugalConnection, FrugalH2, FrugalProcessor, StreamHandler
 from discovery.transport.limits import Deadline
-from discovery.transport.shortcut import Attempt, Calls, Headers, ShortCut
+from discovery.transport.shortcut import Calls, Headers, ShortCut
 
 _log = logging.getLogger(__name__)
 
@@ -206,10 +207,10 @@ class Http2Connection(H2Protocol):
         if not self.connection.is_closing():
             self.connection.flush()
 
-    def _take_over(self, number: int, attempt: Attempt) -> None:
+    def _take_over(self, number: int, begun: Begun | Later) -> None:
         """Have a stream that h2 has opened take over a call."""
         stream = self.connection.create_stream(stream_id=number)
-        cast("Calls", self._calls).conclude(stream, attempt, self.processor.register(stream))
+        cast("Calls", self._calls).conclude(stream, begun, self.processor.register(stream))
 
     def _feed(self, data: bytes) -> Headers | None:
         """Feed h2, and act on what comes of it. Return the headers of the last request that has begun with it."""

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from importlib import import_module
+from operator import call
 from typing import Any, NamedTuple, TypeVar
 
 import betterproto
@@ -27,6 +28,7 @@ from betterproto.lib.google.protobuf import (
 from betterproto.lib.google.protobuf import FieldDescriptorProtoType as Type
 
 from discovery.errors import InvalidMessageError
+from discovery.remembered import Remembered
 from discovery.transport import codec, json_values, moments
 from discovery.transport.json_values import IGNORED, INT32, InvalidValueError
 from discovery.transport.messages import Format, WriteValues, held_by, new, written
@@ -63,8 +65,8 @@ def _plan(message: betterproto.Message, varying: Sequence[str]) -> WriteValues:
             template += f",{same}".replace("%", "%%") if same else ""
 
     def write_values(values: Sequence[Any]) -> bytes:
-        members = [write(value) for write, value in zip(writers, values, strict=True)]
-        return f"{{{(template % tuple(members))[1:]}}}".encode()
+        members = template % tuple(map(call, writers, values))
+        return f"{{{members[1:]}}}".encode()
 
     return write_values
 
@@ -76,16 +78,13 @@ def _member_writer(field: _Field) -> Callable[[Any], str]:
     def write_moment(unix_us: int) -> str:
         return f'{start}"{moments.to_text(unix_us)}"' if unix_us else ""
 
-    def write_message(message: betterproto.Message) -> str:
-        return start + written(message, _FORM).decode() if kind.is_set(message) else ""
-
     def write_value(value: object) -> str:
         return start + _JSON.encode(kind.write(value)) if kind.is_set(value) else ""
 
     if kind is _TIMESTAMP:
         return write_moment
     if kind.write is _write_message:
-        return write_message
+        return Remembered(write_value)
     # Most of what varies is what it was in the call before: lifetimes, revisions.
     return lru_cache(256, typed=True)(write_value) if kind in _SCALARS.values() else write_value
 

@@ -18,13 +18,13 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import betterproto
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import Code, DiscoveryError, InternalError, UnimplementedError
-from discovery.models import Caller
+from discovery.models import NOBODY, Caller
 from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.drain import Cancellable, DrainGate, Visit
@@ -50,7 +50,7 @@ class Call:
     """Stops hearing the caller for a while: a guard's answer to a flood."""
     reply_metadata: dict[str, str] = field(default_factory=dict)
     """What the answer carries beside its message: the handler fills it, the adapter sends it."""
-    caller: Caller = field(default_factory=Caller)
+    caller: Caller = NOBODY
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
@@ -114,10 +114,7 @@ Witness = Callable[[Account], None]
 
 
 class Record(Account):
-    """The account of a call under way, true once the `with` block that is the call is over.
-
-    It lets no exception out that an adapter could not translate.
-    """
+    """The account of a call under way, true once it is closed."""
 
     __slots__ = ("_pipeline", "_started", "defect", "observations")
 
@@ -130,10 +127,12 @@ class Record(Account):
         self.code = Code.OK
         self.defect: Exception | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self, error: BaseException | None) -> None:
+        """Account for the call, which is over; with `error` if it ended with that.
 
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        Raises:
+            DiscoveryError: that is nothing that an adapter could translate, and this stands for it.
+        """
         if error is not None:
             self._note(error)
         self._pipeline.finish(self, time.perf_counter() - self._started)
@@ -168,6 +167,7 @@ class Pipeline:
         self._streams = streams or {}
         self._gate = gate
         self._log = log.bind()  # a lazy logger would be looked up for each call
+        self._logs_calls = self._log.is_enabled_for(logging.INFO)
         self._observers = observers
         self._guards = guards
         self._admitting = [guard for guard in guards if type(guard).admit is not Guard.admit]
@@ -185,22 +185,28 @@ class Pipeline:
     def begin(self, call: Call, receive: Receive) -> Begun:
         """Do as `unary` does, but at once, outside of any task, and up to where the call has to wait."""
         visit = Visit(self._gate, None)
-        return Begun(self._unary(call, receive, visit), visit)
+        return Begun(call, self._unary(call, receive, visit), visit)
 
     def later(self, call: Call, receive: Receive) -> Later:
         """Do as `unary` does, once its outcome is asked for."""
-        return Later(partial(self.unary, call, receive))
+        return Later(call, partial(self.unary, call, receive))
 
     async def _unary(self, call: Call, receive: Receive, visit: Visit) -> betterproto.Message:
-        with self.accounted(call) as record, visit:
-            handle = _find(self._handlers, call)
-            for guard in self._admitting:
-                await guard.admit(call)
-            record.message = message = await receive()
-            for guard in self._allowing:
-                await guard.allow(call, message)
-            record.reply = reply = await handle(message, call)
-            return reply
+        record = self.accounted(call)
+        try:
+            with visit:
+                handle = _find(self._handlers, call)
+                for guard in self._admitting:
+                    await guard.admit(call)
+                record.message = message = await receive()
+                for guard in self._allowing:
+                    await guard.allow(call, message)
+                record.reply = reply = await handle(message, call)
+        except BaseException as error:
+            record.close(error)
+            raise
+        record.close(None)
+        return reply
 
     def stream(
         self, call: Call, receive: Receive, carrier: Cancellable | None = None
@@ -215,7 +221,10 @@ class Pipeline:
 
     def accounted(self, call: Call) -> Record:
         """Return what a call is accounted for with, from now on."""
-        return Record(call, self._observations(call), self)
+        # Observers name things after paths, so those that clients make up are one.
+        known = call.path in self._handlers or call.path in self._streams
+        seen = call if known else replace(call, path=_UNSERVED)
+        return Record(call, [observer.started(seen) for observer in self._observers], self)
 
     async def open(self, call: Call, receive: Receive, record: Record) -> Replies:
         """Let a call in; return its replies."""
@@ -238,19 +247,13 @@ class Pipeline:
         record.code, record.error = error.code, error
         self.finish(record, seconds=0)
 
-    def _observations(self, call: Call) -> Sequence[Observation]:
-        """Begin to observe a call. Observers name things after paths, so those that clients make up are one."""
-        if call.path not in self._handlers and call.path not in self._streams:
-            call = replace(call, path=_UNSERVED)
-        return tuple([observer.started(call) for observer in self._observers])
-
     def finish(self, record: Record, seconds: float) -> None:
         """Account for a call that is over, after `seconds`."""
         for observation in record.observations:
             observation.finished(record.code, seconds)
         for witness in self._witnesses:
             witness(record)
-        if record.defect is not None or self._log.is_enabled_for(logging.INFO):
+        if record.defect is not None or self._logs_calls:
             self._log_call(record, seconds * 1000)
 
     def _log_call(self, record: Record, milliseconds: float) -> None:

@@ -41,6 +41,8 @@ from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
 from h2.stream import StreamClosedBy, StreamInputs
 from hyperframe.frame import WindowUpdateFrame
 
+from discovery.transport import codec
+from discovery.transport.begun import Begun, Later
 from discovery.transport.floods import FloodGuard
 from discovery.transport.framing import (
     DATA,
@@ -51,6 +53,7 @@ from discovery.transport.framing import (
     PREFIX,
     framed_answer,
     framed_refusal,
+    refusal_block,
 )
 
 _HEAD_BYTES = HEAD.size
@@ -62,31 +65,17 @@ _BLOCKS = 32
 _LONGEST_BLOCK = 1024
 
 
-class Attempt(Protocol):
-    """A call that was begun."""
-
-    @property
-    def answer(self) -> bytes | None:
-        """Its answer, if it is over and that is all there is to say."""
-        ...
-
-    @property
-    def refusal(self) -> bytes | None:
-        """The header block that ends it without an answer, if it is over; it touches no table."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Recognised:
     """What to do with requests of one header block."""
 
-    begin: Callable[[bytes], Attempt]
+    begin: Callable[[bytes], Begun | Later]
     """Begins the call that a message asks for."""
     length: int | None
     """How long the request is, if its headers say so."""
 
 
-def _never(_message: bytes) -> Attempt:
+def _never(_message: bytes) -> Begun | Later:
     raise NotImplementedError
 
 
@@ -100,7 +89,7 @@ class Calls(Protocol):
     """The calls that can be begun at once."""
 
     def conclude(
-        self, stream: Stream, attempt: Attempt, release_stream: Callable[..., object]
+        self, stream: Stream, begun: Begun | Later, release_stream: Callable[..., object]
     ) -> None:
         """Have a new stream conclude a call, and release it afterwards."""
         ...
@@ -112,7 +101,7 @@ class Calls(Protocol):
 
 Request = tuple[int, Recognised, bytes]
 """A stream, what it is for, and the message."""
-TakeOver = Callable[[int, Attempt], None]
+TakeOver = Callable[[int, Begun | Later], None]
 
 
 class ShortCut:
@@ -201,7 +190,7 @@ class ShortCut:
                     size != PREFIX + len(message)
                     or data[payload_at : payload_at + PREFIX]
                     != len(message).to_bytes(PREFIX, "big")
-                    or known.length not in {None, size}
+                    or (known.length or size) != size
                     or len(message) > self._largest
                     or size > h2.max_inbound_frame_size
                     or room < 0
@@ -220,12 +209,12 @@ class ShortCut:
         """Answer a request, or have h2 do it; streams must come in the order of their numbers."""
         stream, known, message = request
         h2, size = self._h2, PREFIX + len(message)
-        attempt = known.begin(message)
-        frames, sent = self._frames_of(stream, attempt)
+        begun = known.begin(message)
+        frames, sent = self._frames_of(stream, begun)
         if not frames:
             self._open(stream)
             self._receive(size)
-            self._take_over(stream, attempt)
+            self._take_over(stream, begun)
             return
         self._receive(size)
         h2.highest_inbound_stream_id = stream
@@ -234,20 +223,23 @@ class ShortCut:
         h2._data_to_send += frames  # noqa: SLF001 - where all its frames wait
         self._connection.data_sent += sent
 
-    def _frames_of(self, stream: int, attempt: Attempt) -> tuple[bytes, int]:
+    def _frames_of(self, stream: int, begun: Begun | Later) -> tuple[bytes, int]:
         """Return the frames that answer a call, none if that is for h2 to do, and how much they take of the windows."""
         h2 = self._h2
         if h2.encoder.header_table.resized:
             return b"", 0
-        if (answer := attempt.answer) is not None:
+        if (reply := begun.reply) is not None:
+            if begun.call.reply_metadata:
+                return b"", 0
+            answer = codec.encode(reply)
             sent = PREFIX + len(answer)
             if sent <= self._fits and sent <= h2.outbound_flow_control_window:
                 return framed_answer(stream, answer), sent
-            return b"", 0
-        refusal = attempt.refusal
-        if refusal is None or len(refusal) > h2.max_outbound_frame_size:
-            return b"", 0
-        return framed_refusal(stream, refusal), 0
+        elif (error := begun.error) is not None:
+            refusal = refusal_block(error)
+            if len(refusal) <= h2.max_outbound_frame_size:
+                return framed_refusal(stream, refusal), 0
+        return b"", 0
 
     def _open(self, number: int) -> None:
         """Have h2 open a stream on which a whole request has come."""

@@ -154,6 +154,6 @@ class StreamedCall:
         except DiscoveryError as draining:
             outcome = draining
         if self._record is not None:
-            self._record.__exit__(None, outcome, None)
+            self._record.close(outcome)
         if outcome is not None and outcome is not error:
             raise outcome

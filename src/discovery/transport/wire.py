@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache, partial
+from operator import call
 from typing import Any, NamedTuple
 
 import betterproto
 
 from discovery.clock import MICROSECONDS
+from discovery.remembered import Remembered
 from discovery.transport.messages import (
     UNSET,
     Format,
@@ -64,9 +66,7 @@ def _plan(message: betterproto.Message, varying: Sequence[str]) -> WriteValues:
             template += field.write(value).replace(b"%", b"%%")
 
     def write_values(values: Sequence[Any]) -> bytes:
-        return template % tuple(
-            [write(value) for write, value in zip(writers, values, strict=True)]
-        )
+        return template % tuple(map(call, writers, values))
 
     return write_values
 
@@ -83,8 +83,10 @@ def _fields(message_type: type[betterproto.Message]) -> tuple[_Field, ...]:
 def _field(known: betterproto.ProtoClassMetadata, name: str) -> _Field:
     meta = known.meta_by_field_name[name]
     write_field = write_given = _field_writer(known, name, meta)
-    if known.cls_by_field[name] is datetime:
+    if (kind := known.cls_by_field[name]) is datetime:
         write_given = partial(_write_moment, _tag(meta.number, _SIZED))
+    elif issubclass(kind, betterproto.Message) and not is_repeated(known, name):
+        write_given = Remembered(write_field)
     return _Field(name, write_field, write_given)
 
 
@@ -198,21 +200,24 @@ def _write_timestamp(tag: bytes, moment: datetime) -> bytes:
 def _write_moment(tag: bytes, unix_us: int) -> bytes:
     """Write all but the epoch, which is no value to betterproto."""
     seconds, microseconds = divmod(unix_us, MICROSECONDS)
-    return (
-        _sized(tag, _WRITE_SECONDS(seconds) + _write_nanos(microseconds * 1000)) if unix_us else b""
+    whole, nanos = _WRITE_SECONDS(seconds), microseconds * 1000
+    if nanos < _FOUR_GROUPS:
+        rest = _NANOS + _varint(nanos) if nanos else b""
+        return _sized(tag, whole + rest) if unix_us else b""
+    # Nanoseconds are hardly ever the same twice, and mostly take five bytes.
+    return b"%b%c%b%b%c%c%c%c%c" % (
+        tag,
+        len(whole) + len(_NANOS) + 5,
+        whole,
+        _NANOS,
+        nanos & 0x7F | 0x80,
+        nanos >> 7 & 0x7F | 0x80,
+        nanos >> 14 & 0x7F | 0x80,
+        nanos >> 21 & 0x7F | 0x80,
+        nanos >> 28,
     )
 
 
 _WRITE_SECONDS = _scalar(1, betterproto.TYPE_INT64)
 _NANOS = _tag(2, _VARINT)
 _FOUR_GROUPS = 1 << 4 * 7
-
-
-def _write_nanos(nanos: int) -> bytes:
-    """Write what is hardly ever the same twice, and mostly takes five bytes."""
-    if nanos < _FOUR_GROUPS:
-        return _NANOS + _varint(nanos) if nanos else b""
-    return b"%b%c%c%c%c%c" % (
-        *(_NANOS, nanos & 0x7F | 0x80, nanos >> 7 & 0x7F | 0x80),
-        *(nanos >> 14 & 0x7F | 0x80, nanos >> 21 & 0x7F | 0x80, nanos >> 28),
-    )
