@@ -82,14 +82,15 @@ class MisplacedKeys(Guard):
     def __init__(self) -> None:
         self._violations = Remembered(_misplaced_keys)
 
-    async def allow(self, call: Call, message: betterproto.Message) -> None:
+    def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
 
         Raises:
             InvalidFieldError: there is one.
         """
         del call
-        require(self._violations(message))
+        if violations := self._violations(message):
+            require(violations)
 
 
 def _misplaced_keys(message: betterproto.Message) -> Sequence[Violation]:
@@ -125,7 +126,7 @@ class KeyGuard(Guard):
         self._keys = keys
         self._clock = clock
 
-    async def admit(self, call: Call) -> None:
+    def admit(self, call: Call) -> None:
         """See Guard.
 
         Raises:
@@ -134,7 +135,7 @@ class KeyGuard(Guard):
         if _method(call) not in _OPEN:
             call.caller = replace(call.caller, key_name=self._key(call).name)
 
-    async def allow(self, call: Call, message: betterproto.Message) -> None:
+    def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
 
         Raises:
@@ -169,7 +170,7 @@ class KeyGuard(Guard):
 class AdminGuard(KeyGuard):
     """Asks for an API key with the role `admin`, whatever the call is."""
 
-    async def allow(self, call: Call, message: betterproto.Message) -> None:
+    def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
 
         Raises:

@@ -36,10 +36,7 @@ class Rig:
         )
 
     def begin(self) -> Begun:
-        async def receive() -> betterproto.Message:
-            return pb.LookupColonyRequest("m")
-
-        return self._pipeline.begin(Call(PATH, "grpc"), receive)
+        return self._pipeline.begin(Call(PATH, "grpc"), lambda: pb.LookupColonyRequest("m"))
 
     async def _handle(self, _message: betterproto.Message, _call: Call) -> betterproto.Message:
         return await self.act()

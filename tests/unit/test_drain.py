@@ -14,7 +14,7 @@ FOREVER = 3600.0
 
 
 def _nobody_is_inside(gate: DrainGate) -> bool:
-    return not gate._inside
+    return not gate.inside
 
 
 class Inside:
@@ -47,7 +47,7 @@ class Inside:
 async def _enter(gate: DrainGate, count: int = 1) -> list[Inside]:
     calls = [Inside(gate) for _ in range(count)]
     await asyncio.sleep(0)
-    assert len(gate._inside) == count
+    assert len(gate.inside) == count
     return calls
 
 

@@ -73,11 +73,11 @@ async def test_an_api_key_is_no_name_and_is_not_repeated(
     message: RegisterColonyRequest, field: str
 ) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        await MisplacedKeys().allow(Call(LOOKUP, "grpc"), message)
+        MisplacedKeys().allow(Call(LOOKUP, "grpc"), message)
     assert [violation.field for violation in caught.value.violations] == [field]
     assert "xxx" not in str(caught.value)
 
 
 async def test_what_is_no_key_may_be_a_name() -> None:
     fine = RegisterColonyRequest(mesh_id="coral_production", pubkey=KEY, endpoints=["a:1"])
-    await MisplacedKeys().allow(Call(LOOKUP, "grpc"), fine)
+    MisplacedKeys().allow(Call(LOOKUP, "grpc"), fine)

@@ -119,7 +119,7 @@ class Rig:
         return dict(line)
 
     def nothing_leaked(self) -> bool:
-        return not self.gate._inside
+        return not self.gate.inside
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class LocalNames(Guard):
     as if it came from here. Its Host is that name still.
     """
 
-    async def admit(self, call: Call) -> None:
+    def admit(self, call: Call) -> None:
         """See Guard.
 
         Raises:

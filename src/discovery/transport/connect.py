@@ -54,8 +54,12 @@ class Unread:
     message_type: type[betterproto.Message]
     decode: Callable[[bytes, type[betterproto.Message]], betterproto.Message]
 
-    async def read(self) -> betterproto.Message:
+    async def receive(self) -> betterproto.Message:
         """Return the message: see pipeline.Receive."""
+        return self.read()
+
+    def read(self) -> betterproto.Message:
+        """Return the message: see pipeline.Read."""
         try:
             return read_again(self.data, self.message_type, self.decode)
         except MalformedMessageError as error:
@@ -173,7 +177,7 @@ class _Endpoints:
         self._passed_on.add(context)
         call = _call(context)
         try:
-            reply = await self._pipeline.unary(call, request.read)
+            reply = await self._pipeline.unary(call, request.receive)
         except DiscoveryError as error:
             context.response_headers.update(error_headers(error))
             raise _AnswerError(error) from error
@@ -185,7 +189,7 @@ class _Endpoints:
     ) -> AsyncGenerator[betterproto.Message]:
         self._passed_on.add(context)
         try:
-            async with aclosing(self._pipeline.stream(_call(context), request.read)) as replies:
+            async with aclosing(self._pipeline.stream(_call(context), request.receive)) as replies:
                 async for reply in replies:
                     yield reply
         except DiscoveryError as error:

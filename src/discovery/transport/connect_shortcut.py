@@ -145,8 +145,8 @@ class ConnectShortCut:
             hush if address == peer else keep_hearing,
         )
         body = data[len(data) - head.size :]
-        receive = Unread(body, head.rpc.request, head.codec.decode_now).read
-        return Exchange(head, self._start(call, receive))
+        unread = Unread(body, head.rpc.request, head.codec.decode_now)
+        return Exchange(head, self._start(call, unread.read))
 
     def _read_head(self, data: bytes) -> Head | None:
         match = _HEAD.fullmatch(data.decode("latin-1"))

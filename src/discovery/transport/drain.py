@@ -47,13 +47,19 @@ class Visit:
 
     def __enter__(self) -> None:
         """Go in."""
-        self._gate.let_in(self)
+        gate = self._gate
+        if gate.draining:
+            raise draining_error()
+        gate.inside.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: object, _traceback: object
     ) -> None:
         """Leave. A stream is closed where a task would be cancelled."""
-        self._gate.let_out(self)
+        gate = self._gate
+        gate.inside.discard(self)
+        if gate.draining:
+            gate.note_if_empty()
         if self.expelled and self._forgive() and kind in {asyncio.CancelledError, GeneratorExit}:
             raise draining_error() from None
 
@@ -77,7 +83,8 @@ class DrainGate:
     """
 
     def __init__(self) -> None:
-        self._inside: set[Visit] = set()
+        self.inside: set[Visit] = set()
+        """The calls that are under way."""
         self._closed = asyncio.Event()
         self._empty = asyncio.Event()
         """Set once nobody is inside, nor will be."""
@@ -89,22 +96,6 @@ class DrainGate:
     def admit(self) -> Visit:
         """Return a visit of the current task."""
         return Visit(self, asyncio.current_task())
-
-    def let_in(self, visit: Visit) -> None:
-        """Let a call in.
-
-        Raises:
-            DrainingError: the gate is closed.
-        """
-        if self.draining:
-            raise draining_error()
-        self._inside.add(visit)
-
-    def let_out(self, visit: Visit) -> None:
-        """Let a call out."""
-        self._inside.discard(visit)
-        if self.draining:
-            self._note_if_empty()
 
     def announce(self) -> None:
         """Say that the gate is about to close. Idempotent."""
@@ -121,7 +112,7 @@ class DrainGate:
         self.announce()
         self.draining = True
         self._closed.set()
-        self._note_if_empty()
+        self.note_if_empty()
 
     async def drain(self, grace: float) -> bool:
         """Let nobody in, wait up to `grace` seconds for those inside, then interrupt the rest.
@@ -141,9 +132,10 @@ class DrainGate:
     def expel(self) -> None:
         """Interrupt the calls that are inside, and let nobody in any more."""
         self.close()
-        for visit in self._inside:
+        for visit in self.inside:
             visit.expel()
 
-    def _note_if_empty(self) -> None:
-        if not self._inside:
+    def note_if_empty(self) -> None:
+        """Let whoever waits for the gate to be empty know if it is, and will be."""
+        if not self.inside:
             self._empty.set()

@@ -53,9 +53,6 @@ class Beginner:
         def begin(data: bytes) -> Begun | Later:
             deadline = None if seconds is None else time.monotonic() + seconds
             call = Call(self.path, "grpc", address, metadata, deadline, hush)
-            return start(call, partial(self._read, data))
+            return start(call, partial(read_again, data, self.message_type, codec.decode))
 
         return Recognised(begin, int(lengths[0]) if lengths else None)
-
-    async def _read(self, data: bytes) -> betterproto.Message:
-        return read_again(data, self.message_type, codec.decode)

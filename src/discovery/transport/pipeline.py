@@ -17,7 +17,6 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import betterproto
@@ -54,6 +53,8 @@ class Call:
 
 
 Receive = Callable[[], Awaitable[betterproto.Message]]
+Read = Callable[[], betterproto.Message]
+"""What takes the place of Receive where all of a message is there already."""
 Handle = Callable[[betterproto.Message, Call], Awaitable[betterproto.Message]]
 
 
@@ -84,12 +85,15 @@ class Observer(Protocol):
 
 
 class Guard:
-    """Lets calls in, or refuses them by raising a DiscoveryError. This one lets in everything."""
+    """Lets calls in, or refuses them by raising a DiscoveryError. This one lets in everything.
 
-    async def admit(self, call: Call) -> None:
+    What a method returns, if anything, is waited for.
+    """
+
+    def admit(self, call: Call) -> Awaitable[None] | None:
         """Look at a call before its message is read."""
 
-    async def allow(self, call: Call, message: betterproto.Message) -> None:
+    def allow(self, call: Call, message: betterproto.Message) -> Awaitable[None] | None:
         """Look at a call before it is carried out."""
 
     def still_allow(self, call: Call) -> None:
@@ -149,6 +153,11 @@ class Record(Account):
             self.code = _reason_for_cancellation(self.call)
 
 
+def _unread() -> betterproto.Message:
+    """Stand in for a Read where there is a Receive."""
+    raise NotImplementedError
+
+
 class Pipeline:
     """Answers calls with `handlers` and, those that have many replies, with `streams`; both by path."""
 
@@ -180,27 +189,32 @@ class Pipeline:
         Raises:
             DiscoveryError: the call's outcome, for the adapter to translate. Nothing else is raised but cancellation.
         """
-        return self._unary(call, receive, self._gate.admit())
+        return self._unary(call, self._gate.admit(), receive)
 
-    def begin(self, call: Call, receive: Receive) -> Begun:
+    def begin(self, call: Call, read: Read) -> Begun:
         """Do as `unary` does, but at once, outside of any task, and up to where the call has to wait."""
         visit = Visit(self._gate, None)
-        return Begun(call, self._unary(call, receive, visit), visit)
+        return Begun(call, self._unary(call, visit, None, read), visit)
 
-    def later(self, call: Call, receive: Receive) -> Later:
+    def later(self, call: Call, read: Read) -> Later:
         """Do as `unary` does, once its outcome is asked for."""
-        return Later(call, partial(self.unary, call, receive))
+        return Later(call, lambda: self._unary(call, self._gate.admit(), None, read))
 
-    async def _unary(self, call: Call, receive: Receive, visit: Visit) -> betterproto.Message:
+    async def _unary(
+        self, call: Call, visit: Visit, receive: Receive | None, read: Read = _unread
+    ) -> betterproto.Message:
         record = self.accounted(call)
         try:
             with visit:
                 handle = _find(self._handlers, call)
                 for guard in self._admitting:
-                    await guard.admit(call)
-                record.message = message = await receive()
+                    if (waiting := guard.admit(call)) is not None:
+                        await waiting
+                message = read() if receive is None else await receive()
+                record.message = message
                 for guard in self._allowing:
-                    await guard.allow(call, message)
+                    if (waiting := guard.allow(call, message)) is not None:
+                        await waiting
                 record.reply = reply = await handle(message, call)
         except BaseException as error:
             record.close(error)
@@ -230,10 +244,12 @@ class Pipeline:
         """Let a call in; return its replies."""
         handle = _find(self._streams, call)
         for guard in self._admitting:
-            await guard.admit(call)
+            if (waiting := guard.admit(call)) is not None:
+                await waiting
         record.message = message = await receive()
         for guard in self._allowing:
-            await guard.allow(call, message)
+            if (waiting := guard.allow(call, message)) is not None:
+                await waiting
         return handle(message, call)
 
     def check(self, call: Call) -> None:

@@ -148,6 +148,7 @@ class ShortCut:
             if not requests:
                 break
             self._guard.passed(len(requests), requests[-1][0])
+            self._receive(sum([PREFIX + len(message) for _, _, message in requests]))
             for request in requests:
                 self._answer(request)
             taken += len(requests)
@@ -208,15 +209,13 @@ class ShortCut:
     def _answer(self, request: Request) -> None:
         """Answer a request, or have h2 do it; streams must come in the order of their numbers."""
         stream, known, message = request
-        h2, size = self._h2, PREFIX + len(message)
+        h2 = self._h2
         begun = known.begin(message)
         frames, sent = self._frames_of(stream, begun)
         if not frames:
             self._open(stream)
-            self._receive(size)
             self._take_over(stream, begun)
             return
-        self._receive(size)
         h2.highest_inbound_stream_id = stream
         h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
         h2.outbound_flow_control_window -= sent

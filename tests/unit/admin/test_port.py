@@ -31,7 +31,7 @@ def call(host: str | None) -> Call:
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1:8081", "localhost:8081", "localhost", "[::1]:1"])
 async def test_a_caller_that_names_this_machine_is_let_in(host: str | None) -> None:
-    await LocalNames().admit(call(host))
+    LocalNames().admit(call(host))
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ async def test_a_caller_that_names_this_machine_is_let_in(host: str | None) -> N
 )
 async def test_a_page_whose_name_was_made_to_lead_here_is_refused(host: str) -> None:
     with pytest.raises(PermissionDeniedError):
-        await LocalNames().admit(call(host))
+        LocalNames().admit(call(host))

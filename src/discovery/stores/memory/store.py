@@ -66,7 +66,7 @@ class MemoryStore:
             if entry.registration.pubkey not in (registration.pubkey, terms.old_pubkey):
                 raise _taken(entry)
             self._renew(entry, registration, ttl, now, terms.owner)
-        if terms is not NO_TERMS:
+        if terms.reserve or terms.old_pubkey:
             self._reserve(name, entry, terms)
         return Grant(
             entry.registration,
@@ -225,7 +225,7 @@ class MemoryStore:
             self._reservations.keep(
                 entry.registration, entry.expires_at_us, entry.ends_us, terms.reserve
             )
-        elif terms.old_pubkey:
+        else:
             self._reservations.pass_on(name, terms.old_pubkey, entry.registration.pubkey)
 
     def _expire(self, entry: Entry, now: Instant) -> None:
