@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import betterproto
 
@@ -95,12 +95,13 @@ def granted(message_type: type[M], registered: Registered) -> M:
     """Return the answer of `message_type` to a registration that succeeded."""
     told = (registered.expires_at_us, registered.refresh_after, registered.revision)
     observed = registered.observed_endpoint
+    reply: M
     if observed is None:
         reply = _granted(message_type, registered.ttl).filled(*told)
     else:
         pattern = _granted(message_type, registered.ttl, "observed_endpoint")
         reply = pattern.filled(*told, _endpoint_for_many(observed))
-    return cast("M", reply)
+    return reply
 
 
 @cache

@@ -86,7 +86,7 @@ def _member_writer(field: _Field) -> Callable[[Any], str]:
     if kind.write is _write_message:
         return Remembered(write_value)
     # Most of what varies is what it was in the call before: lifetimes, revisions.
-    return lru_cache(256, typed=True)(write_value) if kind in _SCALARS.values() else write_value
+    return lru_cache(256)(write_value) if kind in _SCALARS.values() else write_value
 
 
 _FORM = Format(_encode, _plan)

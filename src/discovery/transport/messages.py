@@ -118,7 +118,9 @@ class Pattern(Generic[M]):
 
     def filled(self, *values: object) -> M:
         """Return a message with `values` for the varying fields; a Timestamp's is in microseconds of Unix time."""
-        return cast("M", _Filled(self, values))
+        filled: Any = _Filled(self, values)  # a cast would be one call more
+        message: M = filled
+        return message
 
     def message(self, values: Sequence[Any]) -> M:
         """Return such a message that betterproto can read."""

@@ -7,7 +7,7 @@ out about it: see `Remembered`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import betterproto
 
@@ -20,7 +20,7 @@ _LONGEST = 1024
 """Bytes of a message that is remembered, at most: with what is found out about them, all take some 20 MB."""
 
 _Key = tuple[Callable[..., betterproto.Message], type[betterproto.Message], bytes]
-_known: Recent[_Key, betterproto.Message] = Recent(_ROOM)
+_known: Recent[_Key, Any] = Recent(_ROOM)
 
 
 def read_again(data: bytes, message_type: type[M], decode: Callable[[bytes, type[M]], M]) -> M:
@@ -31,8 +31,8 @@ def read_again(data: bytes, message_type: type[M], decode: Callable[[bytes, type
     if len(data) > _LONGEST:
         return decode(data, message_type)
     key = (decode, message_type, data)
-    known = _known.get(key)
+    known: M | None = _known.get(key)
     if known is None:
         known = decode(data, message_type)
         _known.put(key, known)
-    return cast("M", known)
+    return known

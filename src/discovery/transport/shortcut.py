@@ -149,8 +149,8 @@ class ShortCut:
                 break
             self._guard.passed(len(requests), requests[-1][0])
             self._receive(sum([PREFIX + len(message) for _, _, message in requests]))
-            for request in requests:
-                self._answer(request)
+            for stream, known, message in requests:
+                self._answer(stream, known.begin(message))
             taken += len(requests)
             at = upto
         return at, taken
@@ -206,11 +206,9 @@ class ShortCut:
             at = upto
         return (), at
 
-    def _answer(self, request: Request) -> None:
-        """Answer a request, or have h2 do it; streams must come in the order of their numbers."""
-        stream, known, message = request
+    def _answer(self, stream: int, begun: Begun | Later) -> None:
+        """Answer a call, or have h2 do it; streams must come in the order of their numbers."""
         h2 = self._h2
-        begun = known.begin(message)
         frames, sent = self._frames_of(stream, begun)
         if not frames:
             self._open(stream)

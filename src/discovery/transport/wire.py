@@ -87,6 +87,9 @@ def _field(known: betterproto.ProtoClassMetadata, name: str) -> _Field:
         write_given = partial(_write_moment, _tag(meta.number, _SIZED))
     elif issubclass(kind, betterproto.Message) and not is_repeated(known, name):
         write_given = Remembered(write_field)
+    elif meta.proto_type in _RANGES and not is_repeated(known, name):
+        # It is of its type, and need not be told from another that equals it.
+        write_given = lru_cache(256)(_integer(meta.number, meta.proto_type))
     return _Field(name, write_field, write_given)
 
 
@@ -123,10 +126,12 @@ def _scalar(number: int, proto_type: str) -> Write:
         return partial(_write_text, _tag(number, _SIZED))
     if proto_type == betterproto.TYPE_BYTES:
         return partial(_write_bytes, _tag(number, _SIZED))
-    # Most numbers are those of the call before: lifetimes, revisions, seconds, ports.
-    return lru_cache(256, typed=True)(
-        partial(_write_integer, _tag(number, _VARINT), *_RANGES[proto_type])
-    )
+    # Most numbers are those of the call before: lifetimes, revisions, ports.
+    return lru_cache(256, typed=True)(_integer(number, proto_type))
+
+
+def _integer(number: int, proto_type: str) -> Write:
+    return partial(_write_integer, _tag(number, _VARINT), *_RANGES[proto_type])
 
 
 _RANGES: Mapping[str, tuple[int, int]] = {
@@ -218,6 +223,6 @@ def _write_moment(tag: bytes, unix_us: int) -> bytes:
     )
 
 
-_WRITE_SECONDS = _scalar(1, betterproto.TYPE_INT64)
+_WRITE_SECONDS = lru_cache(16)(_integer(1, betterproto.TYPE_INT64))
 _NANOS = _tag(2, _VARINT)
 _FOUR_GROUPS = 1 << 4 * 7
