@@ -44,20 +44,25 @@ class Target:
 
 def h2load(target: Target, call: Call, answer: bytes, seconds: float, folder: Path) -> Load:
     """Repeat one call, whose right answer is known, for that long."""
+    command = h2load_command(target, call, folder)
+    duration = ("--duration", f"{round(seconds * 1000)}ms")
+    output = run(*command, *duration, core=LOAD_CORE, timeout=seconds + PATIENCE)
+    return read_h2load(output, len(answer))
+
+
+def h2load_command(target: Target, call: Call, folder: Path) -> Sequence[str]:
+    """Return the command that repeats one call, but for how often; its body goes into `folder`."""
     body = folder / "body"
     body.write_bytes(call.body(target.protocol))
     transport = target.transport
     scheme = "http" if target.ca is None else "https"
-    command = (
-        *(tool("h2load", "nghttp2-client"), "--duration", f"{round(seconds * 1000)}ms"),
+    return (
+        *(tool("h2load", "nghttp2-client"), f"{scheme}://{HOST}:{target.port}{call.path}"),
         *("--clients", str(transport.connections), "--max-concurrent-streams"),
         *(str(transport.streams), "--data", str(body)),
         *("--header", f"content-type: {target.protocol.content_type}"),
         *(("--header", "te: trailers") if target.protocol is Protocol.GRPC else ("--h1",)),
-        f"{scheme}://{HOST}:{target.port}{call.path}",
     )
-    output = run(*command, core=LOAD_CORE, timeout=seconds + PATIENCE)
-    return read_h2load(output, len(answer))
 
 
 _FINISHED = re.compile(r"^finished in ([\d.]+)(ms|s|us),", re.MULTILINE)

@@ -10,9 +10,7 @@ MICROSECONDS = 1_000_000
 """In a second."""
 
 
-@dataclass(
-    slots=True
-)  # frozen, or a tuple, it would take nearly twice as long to make, and a call makes one or two
+@dataclass(slots=True)  # frozen, or a tuple, it would take nearly twice as long to make
 class Instant:
     """One moment on both scales, each in whole microseconds.
 

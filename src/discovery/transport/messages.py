@@ -144,16 +144,18 @@ class Pattern(Generic[M]):
 class _Filled:
     """One of a Pattern's messages. Most are written and forgotten: it becomes a message when somebody reads it."""
 
-    __slots__ = ("pattern", "values")
+    __slots__ = ("_whole", "pattern", "values")
 
     def __init__(self, pattern: Pattern[Any], values: Sequence[Any]) -> None:
         self.pattern = pattern
         self.values = values
+        self._whole: betterproto.Message | None = None
 
     def whole(self) -> betterproto.Message:
         """Return the message."""
-        message: betterproto.Message = self.pattern.message(self.values)
-        return message
+        if self._whole is None:
+            self._whole = self.pattern.message(self.values)
+        return self._whole
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.whole(), name)
