@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from discovery.stores import open_store
-from tests.redis.servers import Server, running
-from tests.redis.support import TIMEOUT, Replica
+from tests.redis.servers import PATIENCE, Server, running
+from tests.redis.support import Replica
 
 Join = Callable[..., Replica]
 
@@ -24,7 +24,7 @@ async def join() -> AsyncIterator[Join]:
     """Adds a replica to the service on the servers that a URL names."""
     async with AsyncExitStack() as stack:
 
-        def _join(url: str, timeout: float = TIMEOUT, prefix: str = "test") -> Replica:
+        def _join(url: str, timeout: float = PATIENCE, prefix: str = "test") -> Replica:
             store = open_store(f"{url}?timeout={timeout}", prefix=prefix)
             stack.push_async_callback(store.close)
             return Replica(store)

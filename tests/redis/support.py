@@ -21,7 +21,7 @@ NOW = Instant(0, 0)
 
 TTL = 300
 TIMEOUT = 0.5
-"""How long the stores of these tests wait for their server, in seconds."""
+"""How long a store waits for its server where that will not answer, in seconds."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from discovery.stores.redis.shards import SLOTS as OUR_SLOTS
 from discovery.stores.redis.shards import shard_number
 from tests.redis.conftest import Join
 from tests.redis.servers import SLOTS, Server, clustered, copied, eventually
-from tests.redis.support import Replica, refusal
+from tests.redis.support import TIMEOUT, Replica, refusal
 from tests.support import MESH, OTHER_KEY, key, registration
 
 MESHES = [f"mesh-{number}" for number in range(64)]
@@ -43,7 +43,7 @@ def owner(mesh_id: str) -> int:
 async def test_every_node_has_its_share_and_every_call_works(
     nodes: list[Server], join: Join
 ) -> None:
-    replicas = [join(url_of(nodes[:1]), PATIENT), join(url_of(nodes), PATIENT)]
+    replicas = [join(url_of(nodes[:1])), join(url_of(nodes))]
     for replica in replicas:
         await replica.follows(len(OUR_SLOTS))
 
@@ -64,7 +64,7 @@ async def test_every_node_has_its_share_and_every_call_works(
 
 
 async def test_agents_are_with_their_meshes_on_every_node(nodes: list[Server], join: Join) -> None:
-    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    replicas = [join(url_of(nodes)) for _ in range(2)]
     agents = [registration(mesh_id=m, agent_id=a) for m in MESHES for a in ("a", "b", "c")]
     grants = await asyncio.gather(
         *(replicas[n % 2].register(agent) for n, agent in enumerate(agents))
@@ -88,7 +88,7 @@ async def test_agents_are_with_their_meshes_on_every_node(nodes: list[Server], j
 async def test_all_leases_and_those_of_one_owner_are_found_on_every_node(
     nodes: list[Server], join: Join
 ) -> None:
-    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    replicas = [join(url_of(nodes)) for _ in range(2)]
     terms = Terms(
         owner="an-owner", most_of_owner=len(MESHES), most_in_all=2 * len(MESHES), reserve=9
     )
@@ -114,7 +114,7 @@ async def test_all_leases_and_those_of_one_owner_are_found_on_every_node(
 async def test_an_expiry_is_swept_on_every_node_and_heard_once(
     nodes: list[Server], join: Join
 ) -> None:
-    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    replicas = [join(url_of(nodes)) for _ in range(2)]
     for replica in replicas:
         await replica.follows(len(OUR_SLOTS))
     await asyncio.gather(
@@ -137,7 +137,7 @@ async def _counts(replica: Replica, number: int) -> bool:
 async def test_of_many_keys_at_two_replicas_exactly_one_gets_the_mesh(
     nodes: list[Server], join: Join
 ) -> None:
-    replicas = [join(url_of(nodes), PATIENT) for _ in range(2)]
+    replicas = [join(url_of(nodes)) for _ in range(2)]
 
     answers = await asyncio.gather(
         *(replicas[n % 2].register(registration(pubkey=key(n))) for n in range(1, 501)),
@@ -198,7 +198,7 @@ async def test_when_a_primary_dies_its_replica_takes_over(join: Join) -> None:
 
 
 async def test_a_slot_that_moved_is_followed(nodes: list[Server], join: Join) -> None:
-    replica = join(url_of(nodes), PATIENT)
+    replica = join(url_of(nodes))
     await replica.follows(len(OUR_SLOTS))
     await replica.lookup()
     slot, target = _slot_to_move(nodes)
@@ -215,7 +215,7 @@ async def test_a_slot_that_moved_is_followed(nodes: list[Server], join: Join) ->
 async def test_while_a_slot_moves_leases_are_found_where_they_are(
     nodes: list[Server], join: Join
 ) -> None:
-    replica = join(url_of(nodes), PATIENT)
+    replica = join(url_of(nodes))
     grant = await replica.register()
     source, (slot, target) = nodes[owner(MESH)], _slot_to_move(nodes)
     there, here = await target.ask("CLUSTER", "MYID"), await source.ask("CLUSTER", "MYID")
@@ -247,13 +247,13 @@ def _slot_to_move(nodes: list[Server]) -> tuple[int, Server]:
 async def test_a_cluster_that_is_taken_for_one_server_is_unavailable_and_says_why(
     nodes: list[Server], join: Join
 ) -> None:
-    answer = await refusal(join(nodes[(owner(MESH) + 1) % 3].url, PATIENT).lookup(), PATIENT)
+    answer = await refusal(join(nodes[(owner(MESH) + 1) % 3].url).lookup(), PATIENT)
 
     assert isinstance(answer, StoreUnavailableError)
     assert "redis+cluster" in answer.message
 
 
 async def test_a_cluster_of_which_no_node_answers_is_unavailable(join: Join) -> None:
-    replica = join("redis+cluster://127.0.0.1:1,127.0.0.1:2")
+    replica = join("redis+cluster://127.0.0.1:1,127.0.0.1:2", timeout=TIMEOUT)
 
     assert isinstance(await refusal(replica.lookup()), StoreUnavailableError)

@@ -124,7 +124,7 @@ async def test_a_reservation_and_an_owner_make_a_grant_no_more_than_one_script(
 
 async def test_a_page_of_a_list_is_a_few_small_commands(server: Server, join: Join) -> None:
     """However many leases there are, none of the commands looks at more than a few of them."""
-    replica = join(server.url, timeout=30)
+    replica = join(server.url)
     await replica.follows()
     await asyncio.gather(
         *(replica.register(registration(mesh_id=f"mesh-{number}")) for number in range(5000))

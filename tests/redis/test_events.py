@@ -55,7 +55,7 @@ async def test_a_change_made_by_one_replica_reaches_all(server: Server, join: Jo
 async def test_changes_of_a_mesh_made_everywhere_come_everywhere_in_the_same_order(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=30) for _ in range(3)]
+    replicas = [join(server.url) for _ in range(3)]
     for replica in replicas:
         await replica.follows()
 
@@ -99,7 +99,7 @@ async def test_leases_that_are_renewed_while_replicas_sweep_are_not_lost(
     server: Server, join: Join
 ) -> None:
     """Each is renewed when it is about to end; whoever sweeps first at that moment must see whether it was."""
-    replicas = [join(server.url, timeout=30) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     stop = asyncio.Event()
     lost = 0
 
@@ -128,7 +128,7 @@ async def test_leases_that_are_renewed_while_replicas_sweep_are_not_lost(
 async def test_changes_of_agents_made_everywhere_come_everywhere_in_the_same_order(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=30) for _ in range(3)]
+    replicas = [join(server.url) for _ in range(3)]
     for replica in replicas:
         await replica.follows()
 

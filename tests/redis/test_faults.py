@@ -11,7 +11,7 @@ import pytest
 from discovery.errors import StoreUnavailableError
 from tests.redis.conftest import Join
 from tests.redis.servers import Server, eventually, running, version
-from tests.redis.support import Replica, refusal, refusals
+from tests.redis.support import TIMEOUT, Replica, refusal, refusals
 from tests.support import registration
 
 Fault = Callable[[Server], AbstractAsyncContextManager[None]]
@@ -51,7 +51,7 @@ async def _hangs(server: Server) -> bool:
 async def test_a_server_that_cannot_answer_makes_every_call_unavailable_until_it_can(
     server: Server, join: Join, fault: Fault
 ) -> None:
-    replica = join(server.url)
+    replica = join(server.url, timeout=TIMEOUT)
     await replica.follows()
     grant = await replica.register()
 
@@ -104,7 +104,7 @@ async def test_a_server_that_is_not_there_yet_is_used_once_it_is(
     server: Server, join: Join
 ) -> None:
     server.kill()
-    replica = join(server.url)
+    replica = join(server.url, timeout=TIMEOUT)
 
     answers = await refusals(replica.every_call())
 
@@ -115,14 +115,14 @@ async def test_a_server_that_is_not_there_yet_is_used_once_it_is(
 
 
 async def test_a_host_that_does_not_exist_is_unavailable(join: Join) -> None:
-    replica = join("redis://no-such-host.invalid:6379")
+    replica = join("redis://no-such-host.invalid:6379", timeout=TIMEOUT)
 
     assert isinstance(await refusal(replica.lookup()), StoreUnavailableError)
 
 
 async def test_wrong_credentials_are_unavailable_and_not_shown(server: Server, join: Join) -> None:
     await server.ask("CONFIG", "SET", "requirepass", "right")
-    replica = join(server.url.replace("://", "://:wrong@"))
+    replica = join(server.url.replace("://", "://:wrong@"), timeout=TIMEOUT)
 
     answer = await refusal(replica.lookup())
 
@@ -134,7 +134,7 @@ async def test_wrong_credentials_are_unavailable_and_not_shown(server: Server, j
 async def test_a_full_server_takes_nothing_new_but_answers_and_lets_go(
     server: Server, join: Join
 ) -> None:
-    replica = join(server.url)
+    replica = join(server.url, timeout=TIMEOUT)
     grant = await replica.register()
     agent = (await replica.register(registration(agent_id="a"))).lease
     await server.ask("CONFIG", "SET", "maxmemory", 1)
@@ -166,7 +166,7 @@ async def test_a_full_server_takes_nothing_new_but_answers_and_lets_go(
 async def test_a_primary_that_becomes_a_replica_is_no_longer_asked(
     server: Server, join: Join
 ) -> None:
-    replica = join(server.url)
+    replica = join(server.url, timeout=TIMEOUT)
     await replica.follows()
     grant = await replica.register()
 
@@ -219,7 +219,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: Server, joi
 
 async def test_a_replica_is_no_primary_from_the_start(server: Server, join: Join) -> None:
     async with running("--replicaof", "127.0.0.1", "1") as copy:
-        replica: Replica = join(copy.url)
+        replica: Replica = join(copy.url, timeout=TIMEOUT)
 
         assert isinstance(await refusal(replica.lookup()), StoreUnavailableError)
 

@@ -15,7 +15,6 @@ from tests.redis.servers import Server
 from tests.redis.support import Replica
 from tests.support import KEY, key, registration
 
-PATIENT = 30.0
 """Seconds. What is tested here is who wins, not how fast, on however busy a machine."""
 
 
@@ -23,7 +22,7 @@ PATIENT = 30.0
 async def test_of_a_thousand_keys_at_two_replicas_exactly_one_gets_the_mesh(
     server: Server, join: Join, mesh_id: str
 ) -> None:
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     contenders = [registration(mesh_id=mesh_id, pubkey=key(number)) for number in range(1, 1001)]
     random.Random(mesh_id).shuffle(contenders)
 
@@ -42,7 +41,7 @@ async def test_of_a_thousand_keys_at_two_replicas_exactly_one_gets_the_mesh(
 async def test_of_many_keys_at_two_replicas_exactly_one_gets_the_agent(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     contenders = [registration(agent_id="a", pubkey=key(number)) for number in range(1, 501)]
 
     answers = await asyncio.gather(
@@ -59,7 +58,7 @@ async def test_of_many_keys_at_two_replicas_exactly_one_gets_the_agent(
 async def test_of_many_keys_at_two_replicas_only_the_one_it_is_reserved_for_gets_the_mesh(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     await replicas[0].register(terms=Terms(reserve=300))
     await replicas[1].deregister()
     contenders = [registration(pubkey=key(number)) for number in range(500, 0, -1)]
@@ -78,7 +77,7 @@ async def test_of_many_keys_at_two_replicas_only_the_one_it_is_reserved_for_gets
 async def test_grants_one_after_the_other_at_many_replicas_stay_within_a_quota(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(3)]
+    replicas = [join(server.url) for _ in range(3)]
     terms = Terms(owner="an-owner", most_of_owner=10)
     refused = 0
     for number in range(30):
@@ -95,7 +94,7 @@ async def test_grants_one_after_the_other_at_many_replicas_stay_within_a_quota(
 async def test_grants_at_the_same_moment_pass_a_quota_by_no_more_than_there_are_at_once(
     server: Server, join: Join
 ) -> None:
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     terms = Terms(most_in_all=10)
     for batch in range(5):
         wanted = [registration(mesh_id=f"mesh-{batch}-{number}") for number in range(8)]
@@ -125,7 +124,7 @@ async def test_a_mesh_that_changes_hands_between_replicas_never_has_two_owners(
             terms += 1
             assert await replica.deregister(pubkey=pubkey)
 
-    replicas = [join(server.url, timeout=PATIENT) for _ in range(4)]
+    replicas = [join(server.url) for _ in range(4)]
     await asyncio.gather(*(compete(r, key(n + 1)) for n, r in enumerate(replicas * 3)))
 
     assert terms > 10
@@ -135,7 +134,7 @@ async def test_a_mesh_that_changes_hands_between_replicas_never_has_two_owners(
 async def test_more_calls_at_once_than_any_pool_has_connections_are_all_answered(
     server: Server, join: Join
 ) -> None:
-    replica = join(server.url, timeout=PATIENT)
+    replica = join(server.url)
     wanted = [registration(mesh_id=f"mesh-{number}") for number in range(2000)]
 
     grants = await asyncio.gather(*map(replica.register, wanted))

@@ -10,7 +10,7 @@ import pytest
 from discovery.errors import StoreUnavailableError
 from tests.redis.conftest import Join
 from tests.redis.servers import Server, copied, eventually, replicated
-from tests.redis.support import Replica, refusal
+from tests.redis.support import TIMEOUT, Replica, refusal
 from tests.support import MESH, registration
 
 Service = tuple[list[Server], list[int]]
@@ -38,7 +38,7 @@ async def test_when_the_primary_fails_its_replica_takes_over(
     service: Service, join: Join, how: str
 ) -> None:
     (primary, copy), sentinels = service
-    replicas = [join(url_of(sentinels)) for _ in range(2)]
+    replicas = [join(url_of(sentinels), timeout=TIMEOUT) for _ in range(2)]
     for replica in replicas:
         await replica.follows()
     grant = await replicas[0].register()
@@ -75,6 +75,6 @@ async def test_a_service_that_no_sentinel_knows_is_unavailable(
     service: Service, join: Join
 ) -> None:
     _, sentinels = service
-    replica = join(url_of(sentinels, "other"))
+    replica = join(url_of(sentinels, "other"), timeout=TIMEOUT)
 
     assert isinstance(await refusal(replica.lookup()), StoreUnavailableError)

@@ -144,7 +144,7 @@ async def test_a_listed_lease_that_is_none_is_an_error_and_no_absence(
 
 
 async def test_of_many_only_the_first_sets_what_is_set_once(server: Server, join: Join) -> None:
-    replicas = [join(server.url, timeout=30) for _ in range(2)]
+    replicas = [join(server.url) for _ in range(2)]
     values = [f"value {number} ☂" for number in range(100)]
 
     answers = await asyncio.gather(
@@ -319,7 +319,7 @@ async def test_what_meshes_that_never_were_leave_behind_is_bounded(
     server: Server, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("discovery.stores.redis.store._MOST_REMEMBERED", 5)
-    replica = join(server.url, timeout=30)
+    replica = join(server.url)
     grants = [await replica.register(registration(mesh_id=f"live-{n}")) for n in range(100)]
     await asyncio.gather(*(replica.current(f"never-{number}") for number in range(1000)))
     await asyncio.gather(*(replica.agents(f"never-{number}") for number in range(1000)))
