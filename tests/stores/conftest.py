@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.redis.rigs import REDIS_RIGS
-from tests.stores.rigs import RIGS, Rig
+from tests.redis.rigs import server_rig
+from tests.stores.rigs import RIGS, OpenRig, Rig
 
-EVERY_RIG = {**RIGS, **REDIS_RIGS}
+REAL_RIGS = {**RIGS, "server": server_rig}
 
 
 @pytest.fixture
@@ -17,8 +17,14 @@ def agent_id() -> str:
     return ""
 
 
-@pytest.fixture(params=EVERY_RIG)
-async def store(request: pytest.FixtureRequest, agent_id: str) -> AsyncIterator[Rig]:
-    """Each store in turn: open, empty, with a listener, and with the time it goes by."""
-    async with EVERY_RIG[request.param]() as rig:
+@pytest.fixture(params=REAL_RIGS)
+def open_rig(request: pytest.FixtureRequest) -> OpenRig:
+    """Each store in turn."""
+    return REAL_RIGS[request.param]
+
+
+@pytest.fixture
+async def store(open_rig: OpenRig, agent_id: str) -> AsyncIterator[Rig]:
+    """A store: open, empty, with a listener, and with the time it goes by."""
+    async with open_rig() as rig:
         yield replace(rig, agent_id=agent_id)

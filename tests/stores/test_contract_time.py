@@ -7,12 +7,22 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from discovery.errors import MeshIdTakenError, NotOwnerError
-from tests.stores.rigs import TTL, Rig
+from tests.redis.rigs import REDIS_RIGS
+from tests.stores.rigs import RIGS, TTL, OpenRig, Rig
 from tests.support import MESH, OTHER_KEY, registration
 
 DAY = 86_400.0
 
 Disturb = Callable[[Rig], Awaitable[object]]
+
+
+EVERY_RIG = {**RIGS, **REDIS_RIGS}
+
+
+@pytest.fixture(params=EVERY_RIG)
+def open_rig(request: pytest.FixtureRequest) -> OpenRig:
+    """Each store in turn; and on fakeredis, which by itself ends what the time has come for that tests wind."""
+    return EVERY_RIG[request.param]
 
 
 @pytest.fixture(params=["", "agent-1"], ids=["colony", "agent"])
