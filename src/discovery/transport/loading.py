@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import RLock
 
@@ -36,11 +37,13 @@ _MODULES = (
 
 async def load_meanwhile(stopping: Callable[[], bool]) -> None:
     """Import everything, or what there is time for before `stopping`, and leave the event loop to the calls."""
-    for name in _MODULES:
-        if stopping():
-            return
-        await asyncio.to_thread(_load, name)
-    await asyncio.to_thread(descriptors)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as thread:
+        for name in _MODULES:
+            if stopping():
+                return
+            await loop.run_in_executor(thread, _load, name)
+        await loop.run_in_executor(thread, descriptors)
 
 
 def _load(name: str) -> None:
