@@ -9,12 +9,14 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from urllib.request import urlopen
 
 import typer
 
 from benchmarks.builds import BrokenError, Scratch
 from benchmarks.calls import Coral, mesh_id, registration
 from benchmarks.generators import Loader, Target
+from benchmarks.probing import HOST
 from benchmarks.push import STREAMS, WATCH
 from benchmarks.raw import PATIENCE, Crowd, allow_many_files, opening
 from benchmarks.runner import good
@@ -37,12 +39,16 @@ SERVER = Server("coral", "with leases that outlast the measurement", coral("--tt
 
 @contextmanager
 def fresh(scratch: Scratch) -> Iterator[Instance]:
-    """Run a server that has answered a few calls, and whose memory nothing larger has been through."""
+    """Run a server that has answered a few calls, has loaded all, and whose memory nothing larger has been through."""
     with ExitStack() as stack:
         start = SERVER.prepare(scratch, stack)
         server = stack.enter_context(started(SERVER, start, None))
         with Crowd() as crowd:
             crowd.join(server.port, [opening(HEALTH, [b""] * WARM_UP)], WARM_UP)
+        with urlopen(
+            f"http://{HOST}:{server.port}/health"
+        ) as answer:  # only then HTTP is all there
+            answer.read()
         yield server
 
 

@@ -238,7 +238,8 @@ class Pipeline:
         # Observers name things after paths, so those that clients make up are one.
         known = call.path in self._handlers or call.path in self._streams
         seen = call if known else replace(call, path=_UNSERVED)
-        return Record(call, [observer.started(seen) for observer in self._observers], self)
+        started = [observer.started(seen) for observer in self._observers]
+        return Record(call, tuple(started), self)  # a watch keeps it, and a list is larger
 
     async def open(self, call: Call, receive: Receive, record: Record) -> Replies:
         """Let a call in; return its replies."""
