@@ -231,18 +231,25 @@ def bound_closed_streams(connection: H2Connection) -> None:
     `h2` remembers 65,536, at 176 bytes each: a colony that renews its lease each minute would take 250 KB more each
     day.
     """
-    connection._closed_streams = _ClosedStreams()  # noqa: SLF001 - h2 has no setting for it
+    connection._closed_streams = ClosedStreams()  # noqa: SLF001 - h2 has no setting for it
 
 
-class _ClosedStreams(dict[int, StreamClosedBy | None]):
+class ClosedStreams(dict[int, StreamClosedBy | None]):
     """What h2 has a SizeLimitDict for, which takes three times as long to add a stream."""
 
     __slots__ = ()
 
+    add = dict.__setitem__
+    """Adds a stream, for who will `forget`."""
+
     def __setitem__(self, stream: int, by: StreamClosedBy | None) -> None:
-        dict.__setitem__(self, stream, by)
+        self.add(stream, by)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the earliest, if there are too many."""
         if len(self) >= 2 * _CLOSED_STREAMS:
-            for old in tuple(islice(self, _CLOSED_STREAMS)):
+            for old in tuple(islice(self, len(self) - _CLOSED_STREAMS)):
                 del self[old]
 
 

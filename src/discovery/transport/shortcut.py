@@ -34,7 +34,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from grpclib.protocol import Connection, Stream
 from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
@@ -43,7 +43,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from discovery.transport import codec
 from discovery.transport.begun import Begun, Later
-from discovery.transport.floods import FloodGuard
+from discovery.transport.floods import ClosedStreams, FloodGuard
 from discovery.transport.framing import (
     DATA,
     END_HEADERS,
@@ -121,6 +121,7 @@ class ShortCut:
         """
         self._connection = connection
         self._h2: H2Connection = connection._connection  # noqa: SLF001 - grpclib keeps it to itself
+        self._closed = cast("ClosedStreams", self._h2._closed_streams)  # noqa: SLF001 - see `bound_closed_streams`
         self._guard = guard
         self._calls = calls
         self._take_over = take_over
@@ -149,8 +150,7 @@ class ShortCut:
                 break
             self._guard.passed(len(requests), requests[-1][0])
             self._receive(sum([PREFIX + len(message) for _, _, message in requests]))
-            for stream, known, message in requests:
-                self._answer(stream, known.begin(message))
+            self._answer(requests)
             taken += len(requests)
             at = upto
         return at, taken
@@ -206,18 +206,22 @@ class ShortCut:
             at = upto
         return (), at
 
-    def _answer(self, stream: int, begun: Begun | Later) -> None:
-        """Answer a call, or have h2 do it; streams must come in the order of their numbers."""
-        h2 = self._h2
-        frames, sent = self._frames_of(stream, begun)
-        if not frames:
-            self._open(stream)
-            self._take_over(stream, begun)
-            return
-        h2.highest_inbound_stream_id = stream
-        h2._closed_streams[stream] = StreamClosedBy.SEND_END_STREAM  # noqa: SLF001 - where h2 keeps it
-        h2.outbound_flow_control_window -= sent
-        h2._data_to_send += frames  # noqa: SLF001 - where all its frames wait
+    def _answer(self, requests: Sequence[Request]) -> None:
+        """Answer requests, or have h2 do it; they must be in the order of their streams."""
+        h2, sent = self._h2, 0
+        for stream, known, message in requests:
+            begun = known.begin(message)
+            frames, size = self._frames_of(stream, begun)
+            if frames:
+                h2._data_to_send += frames  # noqa: SLF001 - where all its frames wait
+                h2.outbound_flow_control_window -= size
+                sent += size
+                self._closed.add(stream, StreamClosedBy.SEND_END_STREAM)
+            else:
+                self._open(stream)
+                self._take_over(stream, begun)
+        self._closed.forget()
+        h2.highest_inbound_stream_id = requests[-1][0]
         self._connection.data_sent += sent
 
     def _frames_of(self, stream: int, begun: Begun | Later) -> tuple[bytes, int]:
