@@ -105,16 +105,21 @@ def server(world: World) -> Program:
     return world.start_server("--ttl", "5")
 
 
+def _interface(host: Host) -> list[str]:
+    """Return what a host's one tunnel is called, its state, and its address in the mesh."""
+    said = host.run("ip", "-brief", "-6", "address", "show", "scope", "global")
+    [line] = [line for line in said.splitlines() if line.startswith("coral-")]
+    return line.split()
+
+
 def mesh_address(host: Host) -> str:
     """Return the address that a host has in its mesh."""
-    [line] = [
-        line
-        for line in host.run(
-            "ip", "-brief", "-6", "address", "show", "scope", "global"
-        ).splitlines()
-        if line.startswith("coral-")
-    ]
-    return line.split()[2].partition("/")[0]
+    return _interface(host)[2].partition("/")[0]
+
+
+def public_key(host: Host) -> str:
+    """Return the key of a host's tunnel: by its name, as wireguard-go shows `wg` those of all hosts."""
+    return host.run("wg", "show", _interface(host)[0], "public-key").strip()
 
 
 def wait_for_ping(host: Host, address: str, patience: float = 10.0) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MESH, World, mesh_address, wait_for_ping
+from tests.e2e.conftest import MESH, World, mesh_address, public_key, wait_for_ping
 from tests.e2e.network import Host
 from tests.e2e.programs import Program, until
 
@@ -172,10 +172,9 @@ def test_without_discovery_a_colony_that_is_given_is_connected_to(
     home, away = world.host(42), world.host(77)
     world.start_colony(home)
     world.connect(away, "--once").ended()
-    pubkey = home.run("wg", "show", "all", "public-key").split()[1]
     server.stop(signal.SIGKILL)
 
-    where = "--colony-endpoint", "203.0.113.42:41820", "--colony-pubkey", pubkey
+    where = "--colony-endpoint", "203.0.113.42:41820", "--colony-pubkey", public_key(home)
     agent = world.connect(away, *where)
     agent.wait_for("Connected successfully")
     assert_joined(home, away)
