@@ -45,9 +45,8 @@ def fresh(scratch: Scratch) -> Iterator[Instance]:
         server = stack.enter_context(started(SERVER, start, None))
         with Crowd() as crowd:
             crowd.join(server.port, [opening(HEALTH, [b""] * WARM_UP)], WARM_UP)
-        with urlopen(
-            f"http://{HOST}:{server.port}/health"
-        ) as answer:  # only then HTTP is all there
+        # What is asked by HTTP is answered once all of that is loaded.
+        with urlopen(f"http://{HOST}:{server.port}/health") as answer:
             answer.read()
         yield server
 

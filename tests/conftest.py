@@ -24,9 +24,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == E2E and not config.getoption("--e2e") else None
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a sixth of the time, tests wait for processes of their own."""
-    return (os.cpu_count() or 1) + 1
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One more than xdist takes: a sixth of the time, tests wait for processes of their own."""
+    workers = yield
+    return workers + 1
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

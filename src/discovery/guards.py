@@ -89,8 +89,7 @@ class MisplacedKeys(Guard):
             InvalidFieldError: there is one.
         """
         del call
-        if violations := self._violations(message):
-            require(violations)
+        require(self._violations(message))
 
 
 def _misplaced_keys(message: betterproto.Message) -> Sequence[Violation]:

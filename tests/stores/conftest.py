@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.redis.rigs import server_rig
+from tests.redis.rigs import REDIS_RIGS
 from tests.stores.rigs import RIGS, OpenRig, Rig
 
-REAL_RIGS = {**RIGS, "server": server_rig}
+REAL_RIGS = {**RIGS, "server": REDIS_RIGS["server"]}
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def written(message: betterproto.Message | _Filled, form: Format) -> bytes:
     """Return a message as it is written in `form`."""
     if type(message) is _Filled:  # isinstance would have betterproto look for a __class__
         return message.pattern.written(message.values, form)
-    known: _ForMany | None = object.__getattribute__(message, "__dict__").get(_KNOWN)
+    known: _ForMany | None = held_by(message).get(_KNOWN)
     return form.write(message) if known is None else known.written(message, form)
 
 
