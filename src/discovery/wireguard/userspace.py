@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 
+from discovery.wireguard.control import is_served
 from discovery.wireguard.errors import CommandFailedError, PermissionNeededError, TunnelError
 from discovery.wireguard.programs import DENIED, Runner, end, environment, missing
 from discovery.wireguard.waiting import for_ever, until
@@ -22,8 +23,14 @@ _COMMAND = ("setpriv", "--pdeathsig", "TERM", "wireguard-go", "-f")
 class UserspaceDevice:
     """A device that a wireguard-go of our own serves."""
 
-    def __init__(self, runner: Runner, start_limit: float = _START_LIMIT) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        start_limit: float = _START_LIMIT,
+        served: Callable[[str], bool] = is_served,
+    ) -> None:
         self._runner = runner
+        self._served = served
         self._start_limit = start_limit
         self._process: Process | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -61,6 +68,8 @@ class UserspaceDevice:
     async def _is_served(self, name: str) -> bool:
         if self._process is None or self._process.returncode is not None:
             raise self._failure(await self.lost())
+        if not self._served(name):
+            return False
         try:
             await self._runner.run("wg", "show", name, "listen-port")
         except CommandFailedError:
@@ -79,9 +88,6 @@ class UserspaceDevice:
         if self._reader is not None:
             await self._reader
             self._reader = None
-        # One that was killed leaves its control socket, which `wg` removes when nobody answers there.
-        with suppress(TunnelError):
-            await self._runner.run("wg", "show", "interfaces")
 
     async def lost(self) -> str:
         """Wait until the program ends by itself, and return its log on one line."""

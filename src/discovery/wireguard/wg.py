@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from discovery.wireguard.addresses import DEVICE_PREFIX
+from discovery.wireguard.control import is_served
 from discovery.wireguard.devices import Device, remove
 from discovery.wireguard.endpoints import resolve_endpoint
 from discovery.wireguard.errors import CommandFailedError, PermissionNeededError, TunnelError
@@ -22,11 +23,18 @@ _KINDS = {"wireguard", "tun"}
 class WgTunnel:
     """The Tunnel of a device that `wg` configures. It can be opened again after it was closed."""
 
-    def __init__(self, settings: TunnelSettings, device: Device, runner: Runner) -> None:
+    def __init__(
+        self,
+        settings: TunnelSettings,
+        device: Device,
+        runner: Runner,
+        served: Callable[[str], bool] = is_served,
+    ) -> None:
         self._settings = settings
         self._name = settings.name
         self._device = device
         self._runner = runner
+        self._served = served
         self._claim: socket.socket | None = None
         self._port = 0
 
@@ -73,7 +81,7 @@ class WgTunnel:
         return next(kinds, None)
 
     async def _is_free(self) -> bool:
-        return self._name not in (await self._run("wg", "show", "interfaces")).split()
+        return not self._served(self._name)
 
     async def _set_up(self) -> None:
         await self._add_address()

@@ -19,7 +19,7 @@ from discovery.wireguard.userspace import UserspaceDevice
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tunnels need Linux")
 
 # The device is there once `served` is: `wg` looks for it.
-WG = '#!/bin/sh\n[ "$1 $2" = "show interfaces" ] || [ -e {folder}/served ] || { echo No such device >&2; exit 1; }\n'
+WG = "#!/bin/sh\n[ -e {folder}/served ] || { echo No such device >&2; exit 1; }\n"
 SERVE = "echo $$ > {folder}/pid; touch {folder}/served; exec sleep 1000"
 
 Install = Callable[[str], Path]
@@ -48,8 +48,10 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def _device(start_limit: float = 30) -> UserspaceDevice:
-    return UserspaceDevice(Programs(), start_limit)
+def _device(
+    start_limit: float = 30, served: Callable[[str], bool] = lambda _name: True
+) -> UserspaceDevice:
+    return UserspaceDevice(Programs(), start_limit, served)
 
 
 def _lives(pid: int) -> bool:
@@ -64,6 +66,25 @@ async def test_it_is_waited_for_until_it_serves_the_device(install: Install) -> 
 
     assert (folder / "served").exists()
     assert (folder / "arguments").read_text() == "-f coral-x\n"
+    await device.destroy()
+
+
+async def test_wg_is_not_asked_before_it_listens(install: Install) -> None:
+    folder = install(SERVE)
+    # `wg` takes a socket that nobody listens at yet for one that was left behind, and removes it.
+    _write(folder / "wg", f"#!/bin/sh\n[ -e {folder}/listens ] || touch {folder}/asked-too-soon\n")
+    answers = iter([False, False, True])
+
+    def listens(_name: str) -> bool:
+        answer = next(answers)
+        if answer:
+            (folder / "listens").touch()
+        return answer
+
+    device = _device(served=listens)
+    await device.create("coral-x")
+
+    assert not (folder / "asked-too-soon").exists()
     await device.destroy()
 
 
@@ -174,7 +195,7 @@ async def test_it_ends_when_we_are_killed(install: Install) -> None:
         "from discovery.wireguard.programs import Programs\n"
         "from discovery.wireguard.userspace import UserspaceDevice\n"
         "async def main():\n"
-        "    await UserspaceDevice(Programs()).create('coral-x')\n"
+        "    await UserspaceDevice(Programs(), served=lambda _name: True).create('coral-x')\n"
         "    print('served', flush=True)\n"
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"

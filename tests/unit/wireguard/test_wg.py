@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from ipaddress import IPv6Network
 
 import pytest
@@ -22,13 +23,15 @@ NET = IPv6Network("fd00::/64")
 
 
 def _rig(
-    given: TunnelSettings | None = None, **answers: Answer
+    given: TunnelSettings | None = None, served: Sequence[bool] = (), **answers: Answer
 ) -> tuple[WgTunnel, ScriptedRunner, str]:
     given = given or settings()
     script: dict[str, Answer] = {f"wg show {given.name} listen-port": "41820\n"}
     script |= {command.replace("_", " "): answer for command, answer in answers.items()}
     runner = ScriptedRunner(script)
-    return WgTunnel(given, KernelDevice(runner), runner), runner, given.name
+    look = iter(served)
+    tunnel = WgTunnel(given, KernelDevice(runner), runner, lambda _name: next(look, False))
+    return tunnel, runner, given.name
 
 
 # Opening
@@ -41,7 +44,6 @@ async def test_a_device_is_made_addressed_set_up_and_then_given_its_port() -> No
 
     assert runner.ran == [
         "ip -json -details link show",
-        "wg show interfaces",
         f"ip link add dev {name} type wireguard",
         f"ip address add {settings().address} dev {name}",
         f"ip link set dev {name} mtu 1420 up",
@@ -78,19 +80,28 @@ async def test_a_port_of_zero_is_the_kernels_choice() -> None:
 
 @pytest.mark.parametrize("kind", ["wireguard", "tun"])
 async def test_what_a_killed_process_left_is_removed(kind: str) -> None:
-    tunnel, runner, name = _rig()
+    tunnel, runner, name = _rig(served=[True, True, False])
     runner.answers["ip -json"] = links(("eth0", "veth"), (name, kind))
-    runner.answers["wg show interfaces"] = [f"wg0 {name}\n", "wg0\n"]
 
     await tunnel.open()
 
-    assert runner.ran[1:5] == [
+    assert runner.ran[1:3] == [
         f"ip link delete dev {name}",
-        "wg show interfaces",
-        "wg show interfaces",
         f"ip link add dev {name} type wireguard",
     ]
     await tunnel.close()
+
+
+async def test_a_device_that_another_program_serves_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("discovery.wireguard.wg._UP_LIMIT", 0.05)
+    tunnel, runner, _ = _rig(served=[True] * 1000)
+
+    with pytest.raises(TunnelError, match="another program serves it"):
+        await tunnel.open()
+
+    assert runner.ran == ["ip -json -details link show"]
 
 
 async def test_what_is_gone_by_itself_meanwhile_is_no_trouble() -> None:
@@ -172,7 +183,7 @@ async def test_without_the_right_to_make_one_nothing_is_removed_either() -> None
     await tunnel.close()
 
 
-@pytest.mark.parametrize("step", range(8))
+@pytest.mark.parametrize("step", range(7))
 async def test_a_half_made_device_is_removed_when_opening_is_cancelled(step: int) -> None:
     tunnel, runner, name = _rig()
     runner.blocked_at = step
@@ -191,7 +202,7 @@ async def test_a_half_made_device_is_removed_when_opening_is_cancelled(step: int
     await again.close()
 
 
-@pytest.mark.parametrize("step", range(8))
+@pytest.mark.parametrize("step", range(7))
 async def test_a_half_made_device_is_removed_when_a_step_fails(step: int) -> None:
     tunnel, runner, name = _rig()
     await tunnel.open()
@@ -208,7 +219,7 @@ async def test_a_half_made_device_is_removed_when_a_step_fails(step: int) -> Non
     with pytest.raises(TunnelError):
         await tunnel.open()
 
-    made = step > runner.ran.index("wg show interfaces") + 1 if step else False
+    made = step > runner.ran.index(f"ip link add dev {name} type wireguard") if step else False
     assert (runner.ran[-1] == f"ip link delete dev {name}") == made
 
 
