@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 MICROSECONDS = 1_000_000
@@ -32,7 +33,11 @@ class Clock(Protocol):
 
 # Linux stops CLOCK_MONOTONIC while the machine is suspended: a lease would outlive its `expires_at` by a
 # closed laptop lid. CLOCK_BOOTTIME goes on. Other systems' monotonic clock is the best they have.
-_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", None)
+_monotonic_ns = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic_ns
+)
 
 
 class SystemClock:
@@ -40,7 +45,4 @@ class SystemClock:
 
     def now(self) -> Instant:
         """Return the present moment."""
-        monotonic_ns = (
-            time.monotonic_ns() if _MONOTONIC is None else time.clock_gettime_ns(_MONOTONIC)
-        )
-        return Instant(time.time_ns() // 1000, monotonic_ns // 1000)
+        return Instant(time.time_ns() // 1000, _monotonic_ns() // 1000)

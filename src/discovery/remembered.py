@@ -28,9 +28,10 @@ class Remembered(Generic[A, R]):
 
     def __call__(self, argument: A) -> R:
         """Return the function's result."""
-        kept = self._kept.get(id(argument))
-        if kept is not None:
-            return kept[1]
+        try:
+            return self._kept[id(argument)][1]
+        except KeyError:
+            pass
         result = self._function(argument)
         if len(self._kept) >= self._room:
             self._kept.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from discovery.clock import MICROSECONDS, Clock
 from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError, Violation
@@ -72,9 +73,9 @@ class DiscoveryService:
         self._check_colony = Remembered(_checked_by(check_registration))
         self._check_agent = Remembered(_checked_by(check_agent_registration))
 
-    async def register_colony(
+    def register_colony(
         self, registration: Registration, address: str | None, caller: Caller = NOBODY
-    ) -> Registered:
+    ) -> Coroutine[Any, Any, Registered]:
         """Grant or renew a colony's lease. `address` is the IP address the call came from, if it has one.
 
         Raises:
@@ -83,16 +84,16 @@ class DiscoveryService:
             QuotaError: as many as may be are registered.
         """
         require(self._check_colony(registration))
-        return await self._register(registration, address, caller)
+        return self._register(registration, address, caller)
 
-    async def lookup_colony(self, mesh_id: str) -> Found:
+    def lookup_colony(self, mesh_id: str) -> Coroutine[Any, Any, Found]:
         """Return the live lease on `mesh_id`, or while the store is away what was last read, if that is allowed.
 
         Raises:
             NotRegisteredError: there is none.
         """
         require_id("mesh_id", mesh_id)
-        return await self._lookup(mesh_id, "")
+        return self._lookup(mesh_id, "")
 
     async def deregister_colony(self, mesh_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on `mesh_id`; return whether there was one.
@@ -115,9 +116,9 @@ class DiscoveryService:
         require(check_id("mesh_id", mesh_id))
         return self._hub.watch(mesh_id, after_revision)
 
-    async def register_agent(
+    def register_agent(
         self, registration: Registration, address: str | None, caller: Caller = NOBODY
-    ) -> Registered:
+    ) -> Coroutine[Any, Any, Registered]:
         """Grant or renew an agent's lease: see `register_colony`.
 
         Raises:
@@ -126,16 +127,16 @@ class DiscoveryService:
             QuotaError: as many as may be are registered.
         """
         require(self._check_agent(registration))
-        return await self._register(registration, address, caller)
+        return self._register(registration, address, caller)
 
-    async def lookup_agent(self, mesh_id: str, agent_id: str) -> Found:
+    def lookup_agent(self, mesh_id: str, agent_id: str) -> Coroutine[Any, Any, Found]:
         """Return the live lease of an agent: see `lookup_colony`.
 
         Raises:
             NotRegisteredError: there is none.
         """
         require(check_agent(mesh_id, agent_id))
-        return await self._lookup(mesh_id, agent_id)
+        return self._lookup(mesh_id, agent_id)
 
     async def deregister_agent(self, mesh_id: str, agent_id: str, pubkey: str) -> bool:
         """End the lease that `pubkey` holds on an agent; return whether there was one.
@@ -206,8 +207,8 @@ class DiscoveryService:
         if caller is not NOBODY:
             terms = replace(terms, owner=caller.key_name, old_pubkey=caller.old_pubkey)
         grant = await self._store.register(registration, ttl=self._ttl, now=now, terms=terms)
-        name = lease_name(registration.mesh_id, registration.agent_id)
         if self._last_read.remembers:
+            name = lease_name(registration.mesh_id, registration.agent_id)
             self._last_read.note(name, grant.lease, now)
         return Registered(
             grant.revision,

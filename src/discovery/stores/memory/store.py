@@ -29,6 +29,7 @@ from discovery.stores.memory.census import Census, Entry
 from discovery.stores.memory.reminders import Reminders
 from discovery.stores.memory.reservations import Reservations
 from discovery.stores.memory.revisions import Revisions
+from discovery.stores.memory.sameness import Sameness
 from discovery.stores.memory.words import Words, tight
 
 # How many reminders `count` looks at before it lets others run.
@@ -45,6 +46,7 @@ class MemoryStore:
         self._reservations = Reservations()
         self._census = Census()
         self._words = Words()
+        self._same = Sameness()
         self._listener: Listener = _ignore
         self.expired = 0
         """See RegistryStore."""
@@ -206,7 +208,7 @@ class MemoryStore:
         self, entry: Entry, registration: Registration, ttl: int, now: Instant, owner: str
     ) -> None:
         span_us = ttl * MICROSECONDS
-        changed = registration != entry.registration
+        changed = not self._same(registration, entry.registration)
         if changed:
             entry.revision = self._revisions.changed(entry, now)
             entry.registration = self._words.shared_by(registration)

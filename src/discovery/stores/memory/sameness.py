@@ -1,0 +1,29 @@
+"""Which registrations are the same as what is held."""
+
+from __future__ import annotations
+
+from discovery.models import Registration
+
+_MOST = 4096
+
+
+class Sameness:
+    """Compares registrations, and remembers which were equal: a heartbeat's is mostly the object of the one before.
+
+    That is right because nobody changes them, and what is remembered stays alive, so that no other takes its place.
+    """
+
+    def __init__(self) -> None:
+        self._equal: dict[int, tuple[Registration, Registration]] = {}
+
+    def __call__(self, registration: Registration, held: Registration) -> bool:
+        """Return whether the two are equal."""
+        known = self._equal.get(id(registration))
+        if known is not None and known[1] is held:
+            return True
+        if registration != held:
+            return False
+        if len(self._equal) >= _MOST:
+            self._equal.clear()
+        self._equal[id(registration)] = registration, held
+        return True
