@@ -15,7 +15,6 @@ from discovery.admin.audit import AuditFile, AuditLog, open_audit_log
 from discovery.admin.events import EventLog
 from discovery.admin.port import AdminAddress, AdminPort
 from discovery.admin.service import AdminService, Vitals
-from discovery.admin.tally import Tally
 from discovery.clock import Clock
 from discovery.config import ServerSettings
 from discovery.gatekeeper import Gatekeeper
@@ -154,10 +153,10 @@ class Composition:
 
     def _make_pipeline(self) -> Pipeline:
         rpcs = DiscoveryRpcs(self._service)
-        observers: list[Observer] = [self._metrics.observer(rpcs.handlers(), rpcs.streams())]
+        self._calls = self._metrics.observer(rpcs.handlers(), rpcs.streams())
+        observers: list[Observer] = [self._calls]
         if self._tracing is not None:
             observers.append(self._tracing)
-        self._tally = Tally((*rpcs.handlers(), *rpcs.streams()))
         return Pipeline(
             rpcs.handlers(),
             self._gate,
@@ -165,7 +164,7 @@ class Composition:
             rpcs.streams(),
             observers,
             self._gatekeeper.guards,
-            (self._tally.witness, self._events.witness, *self._auditors()),
+            (self._events.witness, *self._auditors()),
         )
 
     def _make_admin(self, address: AdminAddress) -> AdminPort:
@@ -188,7 +187,7 @@ class Composition:
             store=public_name(self._settings.store),
             connections=sum(self._connections.counts.values()),
             watches=self._service.watching,
-            calls=self._tally.counts(),
+            calls=self._calls.counts(),
             draining=self._gate.leaving,
         )
 

@@ -9,6 +9,7 @@ docs/metrics.md lists the metrics, and a test holds it against a running server.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from math import nan
@@ -125,6 +126,13 @@ class CallMetrics:
         observation = self._known.get((call.path, call.protocol), self._unknown)
         observation.under_way.number += 1
         return observation
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Return how often each method has had each status, those that it has had."""
+        counts = Counter[tuple[str, str]]()
+        for (method, _protocol, status), count in self._requests.series.items():
+            counts[method, status] += count.number
+        return +counts
 
     def _unary(self, path: str, protocol: str) -> _Unary:
         method = path.rpartition("/")[2]

@@ -25,6 +25,7 @@ from discovery.errors import (
     OtherError,
     QuotaError,
     StoreUnavailableError,
+    UnimplementedError,
 )
 from discovery.logs import set_up_logs
 from discovery.measured import MeasuredStore
@@ -93,9 +94,9 @@ class Calls:
         self.under_way: list[tuple[float | None, float | None]] = []
         self.gate = DrainGate()
         handlers, streams = {LOOKUP: self._handle}, {WATCH: self._stream}
-        observer = metrics.observer(handlers, streams)
+        self.observer = metrics.observer(handlers, streams)
         log = set_up_logs("error", "json")
-        self.pipeline = Pipeline(handlers, self.gate, log, streams, [observer])
+        self.pipeline = Pipeline(handlers, self.gate, log, streams, [self.observer])
 
     async def unary(self, path: str = LOOKUP, protocol: str = "grpc") -> None:
         await self.pipeline.unary(Call(path, protocol), self.receive)
@@ -260,6 +261,23 @@ async def test_what_is_not_known_is_counted_as_unknown(
     counted = {"method": "unknown", "protocol": "unknown"}
     assert sum(value(metrics, "requests_total", status=c.name, **counted) or 0 for c in Code) == 1
     assert value(metrics, "requests_in_flight", method="unknown") == 0
+
+
+async def test_administrators_are_told_of_all_protocols_together(calls: Calls) -> None:
+    for protocol in ("grpc", "connect", "something"):
+        await calls.unary(protocol=protocol)
+    calls.outcome = OtherError(Code.NOT_FOUND, "", "")
+    with pytest.raises(OtherError):
+        await calls.unary()
+    with pytest.raises(UnimplementedError):
+        await calls.unary("/made/up")
+
+    assert calls.observer.counts() == {
+        ("LookupColony", "OK"): 2,
+        ("LookupColony", "NOT_FOUND"): 1,
+        ("unknown", "OK"): 1,
+        ("unknown", "UNIMPLEMENTED"): 1,
+    }
 
 
 async def test_many_made_up_methods_make_no_more_series(metrics: Metrics, calls: Calls) -> None:
