@@ -5,7 +5,6 @@ from collections.abc import Callable
 import betterproto
 import pytest
 
-from discovery._gen.coral.discovery.v1 import WatchColonyResponse
 from discovery.models import WatchEvent
 from discovery.transport import connect, grpc_stream, rpcs, websocket
 from discovery.transport.once import Once
@@ -63,7 +62,9 @@ ENCODINGS: dict[str, Callable[[betterproto.Message], object]] = {
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_each_protocol_encodes_a_state_once_for_all_who_watch(name: str) -> None:
     encode = ENCODINGS[name]
-    state, next_state = WatchColonyResponse(revision=300), WatchColonyResponse(revision=301)
+    state, next_state = (
+        rpcs.colony_watch_reply(WatchEvent(MESH, revision, None)) for revision in (300, 301)
+    )
 
     first = encode(state)
 

@@ -35,7 +35,6 @@ from discovery.transport import codec, json_codec
 from discovery.transport.calming import HUSH
 from discovery.transport.deadlines import overdue
 from discovery.transport.http_errors import code_name, error_headers
-from discovery.transport.once import Once
 from discovery.transport.pipeline import Call, Pipeline
 from discovery.transport.repeats import read_again
 from discovery.transport.schema import Rpc, Servable, rpcs
@@ -84,8 +83,8 @@ class Codec:
 
 
 CODECS = (
-    Codec("proto", codec.decode, Once(codec.encode)),
-    Codec("json", json_codec.decode, Once(json_codec.encode)),
+    Codec("proto", codec.decode, codec.encode),
+    Codec("json", json_codec.decode, json_codec.encode),
 )
 
 

@@ -198,17 +198,17 @@ def refusal(head: Head, error: DiscoveryError) -> bytes:
 
 
 def _whole(head: Head, first_lines: bytes, metadata: Mapping[str, str], body: bytes) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in metadata.items()]).encode()
-    return b"".join(
-        (
-            first_lines,
-            lines,
-            _manners(int(time.time())),
-            _CHUNKED if head.keep_alive else _CLOSE_CHUNKED,
-            b"%x\r\n%b\r\n" % (len(body), body) if body else b"",
-            b"0\r\n\r\n",
-        )
-    )
+    if metadata:
+        first_lines += "".join(
+            [f"{name}: {value}\r\n" for name, value in metadata.items()]
+        ).encode()
+    before = _before(first_lines, int(time.time()), head.keep_alive)
+    return b"%b%x\r\n%b\r\n0\r\n\r\n" % (before, len(body), body) if body else before + b"0\r\n\r\n"
+
+
+@lru_cache(maxsize=16)  # most answers of one second begin alike
+def _before(first_lines: bytes, now: int, keep_alive: bool) -> bytes:  # noqa: FBT001 - a keyword takes longer
+    return first_lines + _manners(now) + (_CHUNKED if keep_alive else _CLOSE_CHUNKED)
 
 
 def _wants_gzip(accepted: str) -> bool:

@@ -40,26 +40,25 @@ class Turn:
 class GatheringTransport(asyncio.Transport):
     """A transport that hands on what was written once its turn ends. In all else it is the one that it is given."""
 
-    __slots__ = ("_bytes", "_pieces", "_transport", "_turn")
+    __slots__ = ("_transport", "_turn", "_unsent")
 
     def __init__(self, transport: asyncio.Transport, turn: Turn) -> None:
         # The base class would only make a table for each.
         self._transport = transport
         self._turn = turn
-        self._pieces: list[bytes] | None = None
-        self._bytes = 0
+        self._unsent: bytearray | None = None
 
     # -- What waits -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, soon."""
-        self._bytes += len(data)
-        if self._pieces is None:
-            self._pieces = [bytes(data)]
+        unsent = self._unsent
+        if unsent is None:
+            unsent = self._unsent = bytearray(data)
             self._turn.add(self)
         else:
-            self._pieces.append(bytes(data))
-        if self._bytes > _MOST_BYTES:
+            unsent += data
+        if len(unsent) > _MOST_BYTES:
             self.flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -68,13 +67,13 @@ class GatheringTransport(asyncio.Transport):
 
     def flush(self) -> None:
         """Send what was written."""
-        pieces, self._pieces, self._bytes = self._pieces, None, 0
-        if pieces is not None:
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None:
+            self._transport.write(unsent)
 
     def get_write_buffer_size(self) -> int:
         """See asyncio."""
-        return self._bytes + self._transport.get_write_buffer_size()
+        return len(self._unsent or b"") + self._transport.get_write_buffer_size()
 
     # -- What comes after it ----------------------------------------------------------------------
 

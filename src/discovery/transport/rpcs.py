@@ -20,13 +20,19 @@ from discovery.watch import Subscription
 
 Event_co = TypeVar("Event_co", covariant=True)
 
+T = TypeVar("T")
 M = TypeVar("M", bound=betterproto.Message)
 
 STALENESS = "coral-staleness"
 """Tells how many seconds old an answer is that was given while the store was away."""
 
-colony_watch_reply = Once(codec.watch_reply)
-agent_watch_reply = Once(agent_codec.watch_reply)
+
+def _for_many(reply: Callable[[T], M]) -> Callable[[T], M]:
+    return lambda about: messages.for_many(reply(about))
+
+
+colony_watch_reply = Once(_for_many(codec.watch_reply))
+agent_watch_reply = Once(_for_many(agent_codec.watch_reply))
 
 SERVICE = "/coral.discovery.v1.DiscoveryService"
 
@@ -167,10 +173,6 @@ class _Watch(_Told[WatchEvent]):
 
     def wait(self, wake: Callable[[], object]) -> bool:
         return self._events.wait(wake)
-
-
-def _for_many(reply: Callable[[Lease], M]) -> Callable[[Lease], M]:
-    return lambda lease: messages.for_many(reply(lease))
 
 
 def _noting_staleness(found: Found, call: Call) -> Lease:
