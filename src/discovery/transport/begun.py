@@ -71,9 +71,9 @@ class Later:
         self.call = call
         self._carry_out = carry_out
 
-    async def outcome(self) -> betterproto.Message:
+    def outcome(self) -> Coroutine[Any, Any, betterproto.Message]:
         """Carry the call out: see Begun."""
-        return await self._carry_out()
+        return self._carry_out()
 
     def abandon(self) -> None:
         """Give the call up, which has not begun."""

@@ -110,22 +110,17 @@ class GrpcServing:
             self._beginners,
         )
 
-    async def _answer(
+    def _answer(
         self,
         path: str,
         message_type: type[betterproto.Message],
         stream: Http2Stream,
         metadata: Metadata,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         deadline = cast("RequestBuffer", stream.buffer).deadline
         call = self._call(path, stream, metadata, deadline)
         exchange = UnaryExchange(stream, message_type, self._bounds)
-
-        async def answer() -> None:
-            reply = await self._pipeline.unary(call, exchange.receive)
-            await exchange.reply(reply, call.reply_metadata)
-
-        await exchange.run(answer, deadline)
+        return exchange.run(partial(self._pipeline.unary, call, exchange.receive), call)
 
     def _stream(
         self,
@@ -219,19 +214,15 @@ class Http2Handler(Handler, StreamHandler):
     ) -> None:
         """See Calls."""
         stream.buffer = SPENT
-        task = self.loop.create_task(self._conclude(stream, begun))
-        task.add_done_callback(release_stream)
-        task.add_done_callback(lambda _task: begun.abandon())
-        self._tasks[stream] = task
-
-    async def _conclude(self, stream: Http2Stream, begun: Begun | Later) -> None:
         exchange = UnaryExchange(stream, betterproto.Message, self._bounds)  # which came already
+        task = self.loop.create_task(exchange.run(begun.outcome, begun.call))
 
-        async def answer() -> None:
-            reply = await begun.outcome()
-            await exchange.reply(reply, begun.call.reply_metadata)
+        def over(_task: object) -> None:
+            begun.abandon()
+            release_stream()
 
-        await exchange.run(answer, begun.call.deadline)
+        task.add_done_callback(over)
+        self._tasks[stream] = task
 
     # -- Streams ----------------------------------------------------------------------------------
 

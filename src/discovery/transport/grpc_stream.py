@@ -67,7 +67,7 @@ class StreamExchange(UnaryExchange):
 
     async def carry_out(self, vigil: Vigil) -> None:
         """Send replies until the next one has to be waited for, or there are no more; see `run`."""
-        await self.run(partial(self._answer, vigil), self._call.deadline)
+        await self.run(partial(self._answer, vigil), self._call)
 
     async def _answer(self, vigil: Vigil) -> None:
         """Have the pipeline answer, send each of its replies, then say that all went well."""

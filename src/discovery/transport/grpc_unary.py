@@ -18,8 +18,8 @@ from grpclib.metadata import encode_metadata
 from grpclib.protocol import Peer, Stream
 from grpclib.stream import recv_message
 from h2.connection import ConnectionInputs, H2Connection
-from h2.exceptions import ProtocolError, StreamClosedError
-from h2.stream import StreamInputs
+from h2.exceptions import ProtocolError
+from h2.stream import StreamState
 
 from discovery.errors import (
     DiscoveryError,
@@ -33,15 +33,11 @@ from discovery.transport.deadlines import overdue, until
 from discovery.transport.framing import END, PREFIX, START, framed_answer, refusal_of
 from discovery.transport.grpc_codec import MessageCodec
 from discovery.transport.grpc_request import MessageBuffer
+from discovery.transport.pipeline import Call
 from discovery.transport.repeats import read_again
+from discovery.transport.stream_states import ANSWER, ANSWERED
 
 _CODEC = MessageCodec()
-_STEPS = (
-    StreamInputs.SEND_HEADERS,
-    StreamInputs.SEND_DATA,
-    StreamInputs.SEND_HEADERS,
-    StreamInputs.SEND_END_STREAM,
-)
 
 
 def is_grpc_request(fields: Mapping[str, str]) -> bool:
@@ -80,11 +76,16 @@ class UnaryExchange:
         self._bounds = bounds
         self._started = False
 
-    async def run(self, answer: Callable[[], Awaitable[None]], deadline: float | None) -> None:
-        """Have `answer` receive and reply until `deadline`, on `time.monotonic()`; tell the client what goes wrong."""
+    async def run(
+        self, carry_out: Callable[[], Awaitable[betterproto.Message | None]], call: Call
+    ) -> None:
+        """Have `call` carried out until its deadline; send what that returns, if anything, or tell what goes wrong."""
         try:
-            async with until(deadline):
-                await answer()
+            async with until(call.deadline):
+                if (message := await carry_out()) is not None:
+                    data = codec.encode(message)
+                    if call.reply_metadata or not self._send_at_once(data):
+                        await self._send(data, call.reply_metadata)
         except DiscoveryError as error:
             await self._refuse(error)
         except TimeoutError:
@@ -99,11 +100,7 @@ class UnaryExchange:
             return read_again(data, self._message_type, codec.decode)
         return await received(recv_message(self._stream, _CODEC, self._message_type))
 
-    async def reply(self, message: betterproto.Message, metadata: Mapping[str, str]) -> None:
-        """Send the answer, with `metadata` before it."""
-        data = codec.encode(message)
-        if not metadata and self._send_at_once(data):
-            return
+    async def _send(self, data: bytes, metadata: Mapping[str, str]) -> None:
         data = len(data).to_bytes(PREFIX, "big") + data
         async with asyncio.timeout(self._bounds.request_seconds):  # a client may take nothing
             await self._stream.send_headers([*START, *encode_metadata(metadata)])
@@ -117,8 +114,6 @@ class UnaryExchange:
         if not connection.write_ready.is_set():
             return False
         h2, number = stream._h2_connection, cast("int", stream.id)  # noqa: SLF001 - grpclib cannot send a whole answer
-        if number not in h2.streams:
-            raise StreamClosedError(number)
         if not put_answer(h2, number, data):
             return False
         connection._transport.write(h2.data_to_send())  # noqa: SLF001
@@ -170,13 +165,17 @@ def put_answer(h2: H2Connection, number: int, message: bytes) -> bool:
         ProtocolError: the connection or the stream is over, or its answer has begun.
     """
     size = PREFIX + len(message)
-    room = min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
-    if size > room or h2.encoder.header_table.resized:
+    stream = h2._get_stream_by_id(number)  # noqa: SLF001 - h2 has no other way to it that says why there is none
+    room = min(h2.outbound_flow_control_window, stream.outbound_flow_control_window)
+    if size > min(room, h2.max_outbound_frame_size) or h2.encoder.header_table.resized:
         return False
-    stream = h2.streams[number]
     h2.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
-    for step in _STEPS:
-        stream.state_machine.process_input(step)
+    machine = stream.state_machine
+    if machine.state is StreamState.HALF_CLOSED_REMOTE and not machine.headers_sent:
+        vars(machine).update(ANSWERED)
+    else:
+        for step in ANSWER:
+            machine.process_input(step)
     stream.outbound_flow_control_window -= size
     h2.outbound_flow_control_window -= size
     h2._data_to_send += framed_answer(number, message)  # noqa: SLF001 - where all its frames wait

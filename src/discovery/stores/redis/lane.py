@@ -124,10 +124,8 @@ class Lane:
 
 
 def _answer(future: asyncio.Future[Reply], reply: Reply) -> None:
-    if isinstance(reply, NoScriptError):
-        _refuse(future, reply)
-    elif isinstance(reply, RedisError):
-        _refuse(future, unavailable(reply))
+    if isinstance(reply, RedisError):
+        _refuse(future, reply if isinstance(reply, NoScriptError) else unavailable(reply))
     elif not future.done():
         future.set_result(reply)
 

@@ -67,14 +67,13 @@ class Route(Protocol):
 async def converse(wire: Wire, commands: Sequence[Command]) -> list[Reply]:
     """Send `commands` in one go and return the reply to each."""
     await wire.send_packed_command([b"".join(map(_pack, commands))])
-    return [await _reply(wire) for _ in commands]
-
-
-async def _reply(wire: Wire) -> Reply:
-    try:
-        return await wire.read_response()
-    except ResponseError as refusal:
-        return refusal
+    replies: list[Reply] = []
+    for _ in commands:
+        try:
+            replies.append(await wire.read_response())
+        except ResponseError as refusal:
+            replies.append(refusal)
+    return replies
 
 
 class Link:

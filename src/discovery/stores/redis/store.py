@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from discovery.clock import MICROSECONDS, Instant
@@ -32,7 +33,7 @@ from discovery.stores.base import (
     quota_error,
     quotas,
 )
-from discovery.stores.redis.backend import Backend, loop_time
+from discovery.stores.redis.backend import Backend, Server, loop_time
 from discovery.stores.redis.codec import (
     decode_lease,
     decode_reservation,
@@ -47,6 +48,8 @@ from discovery.stores.redis.listing import Listing
 # can ask for any number of meshes that never were. Once it is forgotten, the next revision is what the clock says.
 _REMEMBERED_US = 24 * 3600 * MICROSECONDS
 _MOST_REMEMBERED = 10_000
+_PLACES = 4096
+"""Of how many leases this replica remembers the names of the keys: those that are renewed again and again."""
 
 
 class RedisStore:
@@ -59,19 +62,25 @@ class RedisStore:
     def __init__(self, route: Route, prefix: str, *, timeout: float, apart: bool = False) -> None:
         """Keep everything in keys that start with `prefix`; `apart` says that each shard may be on another server."""
         self._backend = Backend(route, prefix, timeout=timeout, apart=apart)
+        self._place = lru_cache(_PLACES)(self._find_place)
 
     @property
     def expired(self) -> int:
         """See RegistryStore."""
         return self._backend.expired
 
-    async def register(
+    def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
-    ) -> Grant:
+    ) -> Coroutine[Any, Any, Grant]:
         """See RegistryStore. Quotas make a grant three round trips, one after the other; a renewal is always one."""
         most = quotas(registration, terms)
-        if not any(most):
-            return await self._register(registration, ttl, terms, may_grant=True)
+        if any(most):
+            return self._register_within(most, registration, ttl, terms)
+        return self._register(registration, ttl, terms, may_grant=True)
+
+    async def _register_within(
+        self, most: Quotas, registration: Registration, ttl: int, terms: Terms
+    ) -> Grant:
         since = loop_time()
         try:
             return await self._register(registration, ttl, terms, may_grant=False)
@@ -202,13 +211,19 @@ class RedisStore:
             renewed=bool(outcome),
         )
 
-    async def _run_for(
+    def _run_for(
         self, script: str, mesh_id: str, agent_id: str, *arguments: bytes | int
-    ) -> list[Any]:
+    ) -> Coroutine[Any, Any, list[Any]]:
+        server, keys, *named = self._place(mesh_id, agent_id)
+        return self._backend.run(server, script, keys, *named, *arguments)
+
+    def _find_place(
+        self, mesh_id: str, agent_id: str
+    ) -> tuple[Server, Sequence[bytes], bytes, bytes]:
+        """Return where a lease is, and what each script on one lease takes: keys, and its first two arguments."""
         mesh, name = mesh_id.encode(), lease_name(mesh_id, agent_id).encode()
         shard, server = self._backend.place(mesh)
-        keys = shard.keys(mesh, agent_id.encode())
-        return await self._backend.run(server, script, keys, name, shard.owned(), *arguments)
+        return server, shard.keys(mesh, agent_id.encode()), name, shard.owned()
 
 
 class _WouldBeNewError(Exception):
