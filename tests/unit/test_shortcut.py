@@ -384,6 +384,69 @@ async def test_requests_of_which_all_headers_come_first_take_it_too() -> None:
     assert fast.begun == 6
 
 
+NEXT = 17
+"""The stream after eight requests."""
+
+
+@pytest.mark.parametrize(
+    "streams, taken",
+    [
+        ((NEXT, NEXT), 2),
+        ((NEXT, NEXT + 2), 0),
+        ((NEXT + 2, NEXT), 0),
+        ((0, 0), 0),
+        ((1, 1), 0),
+        ((NEXT - 2, NEXT - 2), 0),
+        ((NEXT + 1, NEXT + 1), 0),
+        ((2**31 - 1, 2**31 - 1), 1),
+        ((2**31 + NEXT, 2**31 + NEXT), 1),  # the first bit is to be ignored: h2 does
+    ],
+)
+async def test_a_request_that_comes_again_is_known_but_for_its_stream(
+    streams: tuple[int, int], taken: int
+) -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    head, data = (
+        frame[:5] + stream.to_bytes(4, "big") + frame[9:]
+        for frame, stream in zip(frames_of(again), streams, strict=True)
+    )
+    script.sent = b""
+    plain(script, 1)
+    fast, _ = await compare([*before, head + data, script.sent])
+    assert fast.begun == 5 + taken
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_request_that_comes_again_has_to_fit_into_the_window(more: int) -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    fast, general = Side(fast=True), Side(fast=False)
+    for side in (fast, general):
+        for piece in before:
+            await side.feed([piece, None])
+        window: Any = side.connection._h2._inbound_flow_control_window_manager
+        window.current_window_size = len(frames_of(again)[1]) - 9 - 1 + more
+        await side.feed([again, None])
+    assert fast.begun == 5 + more
+    assert fast.said() == general.said()
+    assert fast.pipe.closed == (not more)
+
+
+async def test_a_request_that_comes_again_after_the_table_changed_may_mean_something_else() -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    script.sent = b""
+    script.add(*script.request(more=[("user-agent", "new")], stream=NEXT))
+    number = (NEXT + 2).to_bytes(4, "big")
+    later = [frame[:5] + number + frame[9:] for frame in frames_of(again)]
+    fast, _ = await compare([*before, script.sent, b"".join(later)])
+    assert fast.begun == 5
+
+
 async def test_however_the_bytes_are_split_the_same_is_answered() -> None:
     script = Script()
     plain(script, 4)
@@ -538,7 +601,7 @@ def scripts(draw: st.DrawFn) -> Sequence[bytes]:
     # With less, whose answer has to wait depends on whose turn comes first.
     script.add(WindowUpdateFrame(0, 2**30))
     usual = draw(MORE)
-    for _ in range(draw(st.integers(0, 5))):
+    for _ in range(draw(st.integers(0, 8))):
         script.add(*script.request(more=usual))
     before, script.sent = one_by_one(script), b""
     for _ in range(draw(st.integers(1, 12))):

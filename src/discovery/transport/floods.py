@@ -41,6 +41,7 @@ _MAX_FRAME = 16_384
 """RFC 9113 section 6.5.2: what is agreed on unless a server says otherwise, which this one does not."""
 _DATA, _HEADERS, _CONTINUATION = 0x0, 0x1, 0x9
 _END_HEADERS = 0x4
+_LAST_STREAM = 2**31 - 1
 
 
 class FloodError(DenialOfServiceError):
@@ -133,11 +134,8 @@ class FloodGuard:
         self._highest_stream = 0
         self._block = 0
         self._in_block = False
-
-    @property
-    def unfinished(self) -> bool:
+        self.unfinished = True
         """Whether the client stopped in the middle of a frame, or of a request's headers."""
-        return bool(self._skip or self._head or self._in_block)
 
     @property
     def awaited(self) -> int:
@@ -197,11 +195,15 @@ class FloodGuard:
             position += _HEAD - len(self._head)
             self._head = b""
             length = int.from_bytes(head[:3], "big")
-            self._charge(head[3], head[4], int.from_bytes(head[5:], "big"), length)
+            stream = (
+                int.from_bytes(head[5:], "big") & _LAST_STREAM
+            )  # the first bit is to be ignored
+            self._charge(head[3], head[4], stream, length)
             position += length
         if position < len(piece):
             self._head += piece[position:]
         self._skip = max(0, position - len(piece))
+        self.unfinished = bool(self._skip or self._head or self._in_block)
 
     def _charge(self, kind: int, flags: int, stream: int, length: int) -> None:
         if length > _MAX_FRAME:  # h2 says so too, but once it has all of it

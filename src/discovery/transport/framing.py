@@ -67,18 +67,19 @@ def _frames_around(size: int) -> bytes:
     """Return the frames of an answer of `size` bytes, with places for the stream's number and the message."""
     return b"".join(
         (
-            _head(len(START_BLOCK), HEADERS, END_HEADERS) + _escaped(START_BLOCK),
-            _head(PREFIX + size, DATA, 0) + _escaped(size.to_bytes(PREFIX, "big")) + b"%b",
-            _head(len(END_BLOCK), HEADERS, _LAST) + _escaped(END_BLOCK),
+            _head(len(START_BLOCK), HEADERS, END_HEADERS) + escaped(START_BLOCK),
+            _head(PREFIX + size, DATA, 0) + escaped(size.to_bytes(PREFIX, "big")) + b"%b",
+            _head(len(END_BLOCK), HEADERS, _LAST) + escaped(END_BLOCK),
         )
     )
 
 
 def _head(size: int, kind: int, flags: int) -> bytes:
-    return _escaped(frame_head(size, kind, flags, 0)[:-_NUMBER_BYTES]) + b"%b"
+    return escaped(frame_head(size, kind, flags, 0)[:-_NUMBER_BYTES]) + b"%b"
 
 
-def _escaped(content: bytes) -> bytes:
+def escaped(content: bytes) -> bytes:
+    """Return what stands for `content` in a template for `%`."""
     return content.replace(b"%", b"%%")
 
 

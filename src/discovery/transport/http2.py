@@ -190,8 +190,8 @@ class Http2Connection(H2Protocol):
         The short cut takes as many requests of one read as may be open at once: a client that has sent more before it
         had any answer has broken that limit, and others are waiting.
         """
-        at, left = 0, self._bounds.streams
-        while at < len(data) and not self.connection.is_closing():
+        at, left, closing = 0, self._bounds.streams, self._transport.is_closing
+        while at < len(data) and not closing():
             if self._guard.unfinished:
                 upto = at + (self._guard.awaited or len(data))
             elif not self.connection.write_ready.is_set():
@@ -204,7 +204,7 @@ class Http2Connection(H2Protocol):
                 upto = short_cut.until(data, at)
             short_cut.fed(self._feed(data[at:upto]))
             at = upto
-        if not self.connection.is_closing():
+        if not closing():
             self.connection.flush()
 
     def _take_over(self, number: int, begun: Begun | Later) -> None:

@@ -18,6 +18,9 @@ Why that is right:
   nothing here depends. The stream's number is odd and higher than all before (5.1.1), there are fewer streams than may
   be open (5.1.2), the data fits the connection's window, and its length is what the headers announce (8.1.1). Where one
   of these is not so, it is for h2 to say what follows.
+- **A request that comes again is the same request.** Most clients make one call on a connection, over and over: a read
+  then has the bytes of the last one but for the stream's number, in both frames. All that was found out about those
+  bytes holds until h2 is fed something that changes its table; the number, the places and the window are looked at.
 - **The answer may be sent.** It fits into both windows and into one frame; a refusal is a frame of headers, for which
   there is no window. The header blocks touch no table, so that the client's decoder stays in step with h2's encoder. If
   the table's size has changed, the next block has to say so, and that is h2's to write.
@@ -32,13 +35,14 @@ Why that is right:
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from grpclib.protocol import Connection, Stream
 from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
-from h2.stream import StreamClosedBy, StreamInputs
+from h2.stream import StreamClosedBy
 from hyperframe.frame import WindowUpdateFrame
 
 from discovery.transport import codec
@@ -48,16 +52,23 @@ from discovery.transport.framing import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    HEAD,
     HEADERS,
     PREFIX,
+    escaped,
     framed_answer,
     framed_refusal,
     refusal_block,
 )
+from discovery.transport.stream_states import REQUESTED
 
-_HEAD_BYTES = HEAD.size
-_STEPS = StreamInputs.RECV_HEADERS, StreamInputs.RECV_DATA, StreamInputs.RECV_END_STREAM
+_HEAD = struct.Struct(">HBHI")
+"""A frame's length in two parts, its type and flags as one number, and its stream: RFC 9113 section 4.1."""
+_HEAD_BYTES = _HEAD.size
+_NUMBER_AT = 5
+"""Where the stream is, in a head."""
+_READ_HEAD = _HEAD.unpack_from
+_REQUEST_HEADERS = HEADERS << 8 | END_HEADERS
+_LAST_DATA = DATA << 8 | END_STREAM
 _LINGERING = 20
 _LAST_STREAM = 2**31 - 1
 _BLOCKS = 32
@@ -75,12 +86,19 @@ class Recognised:
     """How long the request is, if its headers say so."""
 
 
-def _never(_message: bytes) -> Begun | Later:
-    raise NotImplementedError
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """The request that came last. Most clients make one call, again and again."""
 
+    length: int
+    """Bytes of its two frames."""
+    pattern: bytes
+    """The frames, with places for the stream's number."""
+    known: Recognised
+    message: bytes
+    size: int
+    """What it takes of the windows."""
 
-_VAIN = Recognised(_never, None)
-"""Stands for headers that are for h2 in any case."""
 
 Headers = list[tuple[str, str]]
 
@@ -101,6 +119,8 @@ class Calls(Protocol):
 
 Request = tuple[int, Recognised, bytes]
 """A stream, what it is for, and the message."""
+Found = tuple[Sequence[Request], int, int]
+"""Requests, where they end, and what they take of the windows."""
 TakeOver = Callable[[int, Begun | Later], None]
 
 
@@ -121,17 +141,23 @@ class ShortCut:
         """
         self._connection = connection
         self._h2: H2Connection = connection._connection  # noqa: SLF001 - grpclib keeps it to itself
+        self._window = self._h2._inbound_flow_control_window_manager  # noqa: SLF001 - h2's way to it needs an open stream
         self._closed = cast("ClosedStreams", self._h2._closed_streams)  # noqa: SLF001 - see `bound_closed_streams`
         self._guard = guard
         self._calls = calls
         self._take_over = take_over
         self._transport: asyncio.Transport = connection._transport  # noqa: SLF001
         self._largest = largest
-        self._blocks: dict[bytes, Recognised | None] = {}
-        """Those that were seen; with what to do once it is known, which takes a second look."""
+        self._blocks: dict[bytes, Recognised | Literal[False] | None] = {}
+        """Those that were seen; with what to do once it is known, which takes a second look. False is for h2 alone."""
+        self._again: _Again | None = None
+        self._latest = b""
+        """The last message that was all of a read."""
         self._learning: bytes | None = None
         self._newest: object = None
         self._table: tuple[int, ...] = ()
+        self._longest = 0
+        """How long a request's DATA frame may be at most."""
         self._fits = 0
         """How long an answer may be at most, for a stream's window and a frame."""
         self._most_open = 0
@@ -145,114 +171,148 @@ class ShortCut:
         if h2.state_machine.state is not ConnectionState.SERVER_OPEN:
             return at, 0
         while taken < most and at < len(data):
-            requests, upto = self._find(data, at, most - taken)
-            if not requests:
+            if len(h2.streams) > _LINGERING:
+                _ = h2.open_inbound_streams  # where h2 forgets those that are over
+            places = min(most - taken, self._most_open - len(h2.streams))
+            found = self._again is not None and self._repeated(self._again, data, at)
+            requests, upto, size = found or self._find(data, at, places)
+            if not requests or places <= 0:
                 break
             self._guard.passed(len(requests), requests[-1][0])
-            self._receive(sum([PREFIX + len(message) for _, _, message in requests]))
+            self._receive(size)
             self._answer(requests)
             taken += len(requests)
             at = upto
         return at, taken
 
-    def _find(self, data: bytes, at: int, most: int) -> tuple[Sequence[Request], int]:
-        """Find requests that are all there, with no other frame between them, and where they end.
+    def _repeated(self, again: _Again, data: bytes, at: int) -> Found | None:
+        """Return the request that the rest of `data` is, if it came last."""
+        if len(data) - at != again.length:
+            return None
+        number = data[at + _NUMBER_AT : at + _HEAD_BYTES]
+        stream = int.from_bytes(number, "big")
+        if (
+            again.pattern % (number, number) == data[at:]
+            and self._h2.highest_inbound_stream_id < stream <= _LAST_STREAM
+            and stream & 1
+            and again.size <= self._window.current_window_size
+        ):
+            return [(stream, again.known, again.message)], len(data), again.size
+        return None
 
-        A client that makes several calls at once may send the headers of all before the data of any.
+    def _find(self, data: bytes, at: int, most: int) -> Found:
+        """Find up to `most` requests that are all there, with no other frame between them.
+
+        They are in the order of their streams. A client that makes several calls at once may send the headers of all
+        before the data of any.
         """
-        h2, end = self._h2, len(data)
-        if len(h2.streams) > _LINGERING:
-            _ = h2.open_inbound_streams  # where h2 forgets those that are over
+        blocks, start, end = self._blocks, at, len(data)
+        room = self._window.current_window_size
+        highest = self._h2.highest_inbound_stream_id
         opened: dict[int, Recognised] = {}
         found: list[Request] = []
-        highest = h2.highest_inbound_stream_id
-        room = h2._inbound_flow_control_window_manager.current_window_size  # noqa: SLF001 - h2 asks for an open stream
-        most = min(most, self._most_open - len(h2.streams))
+        whole, whole_at, whole_size, used = 0, at, 0, 0
         while end - at >= _HEAD_BYTES:
-            kind, flags, stream = HEAD.unpack_from(data, at)
-            payload_at = at + _HEAD_BYTES
-            size = kind >> 8
-            upto = payload_at + size
-            if upto > end:
+            high, low, kind, stream = _READ_HEAD(data, at)
+            begins = at + _HEAD_BYTES
+            at = begins + (high << 8 | low)
+            if at > end:
                 break
-            if kind & 0xFF == HEADERS and flags == END_HEADERS:
-                known = self._blocks.get(data[payload_at:upto])
-                if known is None or known is _VAIN or len(found) + len(opened) >= most:
+            if kind == _REQUEST_HEADERS:
+                known = blocks.get(data[begins:at])
+                if not known or most <= 0:
                     break
                 if not (highest < stream <= _LAST_STREAM and stream & 1):
                     break
+                most -= 1
                 highest = stream
                 opened[stream] = known
-            elif kind & 0xFF == DATA and flags == END_STREAM and stream in opened:
-                known = opened.pop(stream)
-                room -= size
-                message = data[payload_at + PREFIX : upto]
+            elif kind == _LAST_DATA and (known := opened.pop(stream, None)):
+                size = at - begins
+                used += size
+                message = data[begins + PREFIX : at]
                 if (
-                    size != PREFIX + len(message)
-                    or data[payload_at : payload_at + PREFIX]
-                    != len(message).to_bytes(PREFIX, "big")
-                    or (known.length or size) != size
-                    or len(message) > self._largest
-                    or size > h2.max_inbound_frame_size
-                    or room < 0
+                    not PREFIX <= size <= self._longest
+                    or used > room
+                    or data[begins : begins + PREFIX] != len(message).to_bytes(PREFIX, "big")
+                    or (known.length is not None and known.length != size)
                 ):
                     break
                 found.append((stream, known, message))
                 if not opened:
-                    found.sort()
-                    return found, upto
+                    whole, whole_at, whole_size = len(found), at, used
             else:
                 break
-            at = upto
-        return (), at
+        if whole == 1 and whole_at == end:
+            self._note(data[start:], *found[0][1:])
+        del found[whole:]
+        found.sort()
+        return found, whole_at, whole_size
+
+    def _note(self, frames: bytes, known: Recognised, message: bytes) -> None:
+        """Take note of the request that `frames` are, so that it is known when all but its stream comes again."""
+        if message != self._latest:
+            self._latest = message
+            return
+        size = PREFIX + len(message)
+        data_at = len(frames) - size - _HEAD_BYTES
+        between = frames[_HEAD_BYTES : data_at + _NUMBER_AT]
+        parts = frames[:_NUMBER_AT], between, frames[data_at + _HEAD_BYTES :]
+        pattern = b"%b".join(map(escaped, parts))
+        self._again = _Again(len(frames), pattern, known, message, size)
 
     def _answer(self, requests: Sequence[Request]) -> None:
         """Answer requests, or have h2 do it; they must be in the order of their streams."""
-        h2, sent = self._h2, 0
+        h2, closed = self._h2, self._closed
+        in_step = not h2.encoder.header_table.resized
         for stream, known, message in requests:
             begun = known.begin(message)
-            frames, size = self._frames_of(stream, begun)
-            if frames:
-                h2._data_to_send += frames  # noqa: SLF001 - where all its frames wait
-                h2.outbound_flow_control_window -= size
-                sent += size
-                self._closed.add(stream, StreamClosedBy.SEND_END_STREAM)
+            if in_step and self._write(stream, begun):
+                closed.add(stream, StreamClosedBy.SEND_END_STREAM)
             else:
                 self._open(stream)
                 self._take_over(stream, begun)
-        self._closed.forget()
+        closed.forget()
         h2.highest_inbound_stream_id = requests[-1][0]
-        self._connection.data_sent += sent
 
-    def _frames_of(self, stream: int, begun: Begun | Later) -> tuple[bytes, int]:
-        """Return the frames that answer a call, none if that is for h2 to do, and how much they take of the windows."""
+    def _write(self, stream: int, begun: Begun | Later) -> bool:
+        """Write the answer to a call; return False if that is for h2 to do."""
         h2 = self._h2
-        if h2.encoder.header_table.resized:
-            return b"", 0
         if (reply := begun.reply) is not None:
-            if begun.call.reply_metadata:
-                return b"", 0
             answer = codec.encode(reply)
-            sent = PREFIX + len(answer)
-            if sent <= self._fits and sent <= h2.outbound_flow_control_window:
-                return framed_answer(stream, answer), sent
-        elif (error := begun.error) is not None:
-            refusal = refusal_block(error)
-            if len(refusal) <= h2.max_outbound_frame_size:
-                return framed_refusal(stream, refusal), 0
-        return b"", 0
+            size = PREFIX + len(answer)
+            if (
+                size > self._fits
+                or size > h2.outbound_flow_control_window
+                or begun.call.reply_metadata
+            ):
+                return False
+            h2.outbound_flow_control_window -= size
+            self._connection.data_sent += size
+            h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
+            return True
+        if begun.error is None:
+            return False
+        refusal = refusal_block(begun.error)
+        if len(refusal) > h2.max_outbound_frame_size:
+            return False
+        h2._data_to_send += framed_refusal(stream, refusal)  # noqa: SLF001
+        return True
 
     def _open(self, number: int) -> None:
         """Have h2 open a stream on which a whole request has come."""
         stream = self._h2._begin_new_stream(number, AllowedStreamIDs.ODD)  # noqa: SLF001 - only frames lead to it
-        for step in _STEPS:
-            stream.state_machine.process_input(step)
+        vars(stream.state_machine).update(REQUESTED)
 
     def _receive(self, size: int) -> None:
-        """Take in `size` bytes, and give the client's window back when h2 would."""
-        window = self._h2._inbound_flow_control_window_manager  # noqa: SLF001 - h2's way to it needs an open stream
-        window.window_consumed(size)
-        if increment := window.process_bytes(size):
+        """Take in `size` bytes, for which there is room, and give the client's window back when h2 would."""
+        window = self._window
+        window.current_window_size -= size
+        window._bytes_processed += size  # noqa: SLF001
+        # h2 looks each time, but finds nothing to give back before this.
+        if window._bytes_processed < window.max_window_size // 2 and window.current_window_size:  # noqa: SLF001
+            return
+        if increment := window.process_bytes(0):
             update = WindowUpdateFrame(0)
             update.window_increment = increment
             self._h2._data_to_send += update.serialize()  # noqa: SLF001
@@ -267,15 +327,15 @@ class ShortCut:
         self._learning = None
         start = at
         while len(data) >= at + _HEAD_BYTES:
-            kind, flags, _stream = HEAD.unpack_from(data, at)
-            end: int = at + _HEAD_BYTES + (kind >> 8)
+            high, low, kind, _stream = _READ_HEAD(data, at)
+            end: int = at + _HEAD_BYTES + (high << 8 | low)
             if end > len(data):
                 break
-            if kind & 0xFF == HEADERS and flags == END_HEADERS and end - at <= _LONGEST_BLOCK:
+            if kind == _REQUEST_HEADERS and end - at <= _LONGEST_BLOCK:
                 block = data[at + _HEAD_BYTES : end]
                 if block not in self._blocks:
                     self._see(block)
-                elif at > start and self._blocks[block] is not _VAIN:
+                elif at > start and self._blocks[block] is not False:
                     return at
                 elif self._blocks[block] is None:
                     self._learning = block
@@ -293,6 +353,7 @@ class ShortCut:
         block, self._learning = self._learning, None
         h2 = self._h2
         self._most_open = h2.local_settings.max_concurrent_streams
+        self._longest = min(PREFIX + self._largest, h2.max_inbound_frame_size)
         self._fits = min(h2.remote_settings.initial_window_size, h2.max_outbound_frame_size)
         table = h2.decoder.header_table
         entries = table.dynamic_entries
@@ -300,7 +361,7 @@ class ShortCut:
         limits = h2.decoder.max_header_list_size, h2.decoder.max_allowed_table_size
         rest = len(entries), table.maxsize, *limits
         if newest is not self._newest or rest != self._table:
-            self._newest, self._table = newest, rest
+            self._newest, self._table, self._again = newest, rest, None
             self._blocks.clear()
         elif block is not None and headers is not None:
-            self._blocks[block] = self._calls.recognise(headers, self._transport) or _VAIN
+            self._blocks[block] = self._calls.recognise(headers, self._transport) or False
