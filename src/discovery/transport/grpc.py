@@ -218,8 +218,8 @@ class Http2Handler(Handler, StreamHandler):
         task = self.loop.create_task(exchange.run(begun.outcome, begun.call))
 
         def over(_task: object) -> None:
-            begun.abandon()
             release_stream()
+            begun.abandon()
 
         task.add_done_callback(over)
         self._tasks[stream] = task

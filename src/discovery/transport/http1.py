@@ -170,8 +170,7 @@ class Http1Connection(HttpToolsProtocol):
         if self._leaving:
             exchange.end_connection()
         self._late.disarm()
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self._unset_keepalive_if_required()
         whole = exchange.answer()
         if whole is not None:
             self._send(whole, keep_alive=exchange.head.keep_alive)

@@ -28,8 +28,8 @@ Why that is right:
   frames for it are treated as they must be (5.1); and both of the connection's windows, with the WINDOW_UPDATE when it
   is due. A stream's own windows end with it. The connection's state machine has one state for all of this.
 - **The call is the same call**: it goes through the same pipeline. One that does not end at once, or with more than
-  fits, is taken over by a stream: h2 makes it, and puts it through the steps of its own state machine. Its windows are
-  new, and nothing more can come on it, so that what is left to h2 is the answer.
+  fits, is taken over by a stream: h2 makes it, and it is given the state that h2 itself comes to after such a request
+  (`stream_states`). Its windows are new, and nothing more can come on it, so that what is left to h2 is the answer.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class ShortCut:
             if len(h2.streams) > _LINGERING:
                 _ = h2.open_inbound_streams  # where h2 forgets those that are over
             places = min(most - taken, self._most_open - len(h2.streams))
-            found = self._again is not None and self._repeated(self._again, data, at)
-            requests, upto, size = found or self._find(data, at, places)
+            again = None if self._again is None else self._repeated(self._again, data, at)
+            requests, upto, size = again or self._find(data, at, places)
             if not requests or places <= 0:
                 break
             self._guard.passed(len(requests), requests[-1][0])
