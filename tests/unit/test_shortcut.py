@@ -260,6 +260,11 @@ def frames_of(sent: bytes) -> list[bytes]:
     return pieces
 
 
+def renumbered(frame: bytes, stream: int) -> bytes:
+    """Return a frame as it would be of another stream."""
+    return frame[:5] + stream.to_bytes(4, "big") + frame[9:]
+
+
 def one_by_one(script: Script) -> list[bytes]:
     """Return what a script sends in a piece for each request, of which the client saw the answer before the next."""
     pieces = [PREFACE]
@@ -353,6 +358,15 @@ async def compare(chunks: Sequence[bytes], *, at_once: bool = True) -> tuple[Sid
     return fast, general
 
 
+async def both_after(pieces: Sequence[bytes]) -> tuple[Side, Side]:
+    """Return a connection with the short cut and one without, which were fed `pieces` and have answered."""
+    fast, general = Side(fast=True), Side(fast=False)
+    for side in (fast, general):
+        for piece in pieces:
+            await side.feed([piece, None])
+    return fast, general
+
+
 def compare_ends(fast: Mapping[str, Any], general: Mapping[str, Any]) -> None:
     """Compare the ends of two connections. Calls that were under way go with them, and which these are may differ."""
     assert fast["connection"] == general["connection"]
@@ -409,8 +423,7 @@ async def test_a_request_that_comes_again_is_known_but_for_its_stream(
     plain(script, 9)
     *before, again = one_by_one(script)
     head, data = (
-        frame[:5] + stream.to_bytes(4, "big") + frame[9:]
-        for frame, stream in zip(frames_of(again), streams, strict=True)
+        renumbered(frame, stream) for frame, stream in zip(frames_of(again), streams, strict=True)
     )
     script.sent = b""
     plain(script, 1)
@@ -423,10 +436,8 @@ async def test_a_request_that_comes_again_has_to_fit_into_the_window(more: int) 
     script = Script()
     plain(script, 9)
     *before, again = one_by_one(script)
-    fast, general = Side(fast=True), Side(fast=False)
+    fast, general = await both_after(before)
     for side in (fast, general):
-        for piece in before:
-            await side.feed([piece, None])
         window: Any = side.connection._h2._inbound_flow_control_window_manager
         window.current_window_size = len(frames_of(again)[1]) - 9 - 1 + more
         await side.feed([again, None])
@@ -441,8 +452,7 @@ async def test_a_request_that_comes_again_after_the_table_changed_may_mean_somet
     *before, again = one_by_one(script)
     script.sent = b""
     script.add(*script.request(more=[("user-agent", "new")], stream=NEXT))
-    number = (NEXT + 2).to_bytes(4, "big")
-    later = [frame[:5] + number + frame[9:] for frame in frames_of(again)]
+    later = [renumbered(frame, NEXT + 2) for frame in frames_of(again)]
     fast, _ = await compare([*before, script.sent, b"".join(later)])
     assert fast.begun == 5
 
@@ -507,10 +517,8 @@ async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
     script = Script()
     plain(script, 5)
     *before, last = one_by_one(script)
-    fast, general = Side(fast=True), Side(fast=False)
+    fast, general = await both_after(before)
     for side in (fast, general):
-        for piece in before:
-            await side.feed([piece, None])
         begun = side.begun
         side.connection.pause_writing()
         await side.feed([last, None])
@@ -548,10 +556,8 @@ async def test_an_answer_that_exceeds_the_connections_window_waits(room: int) ->
     script = Script()
     plain(script, 6)
     *before, last_but_one, last = one_by_one(script)
-    fast, general = Side(fast=True), Side(fast=False)
+    fast, general = await both_after(before)
     for side in (fast, general):
-        for piece in before:
-            await side.feed([piece, None])
         side.connection._h2.outbound_flow_control_window = room
         await side.feed([last_but_one, None])
         await side.feed([WindowUpdateFrame(0, 3).serialize() + last, None])

@@ -198,17 +198,10 @@ def refusal(head: Head, error: DiscoveryError) -> bytes:
 
 
 def _whole(head: Head, first_lines: bytes, metadata: Mapping[str, str], body: bytes) -> bytes:
-    if metadata:
-        first_lines += "".join(
-            [f"{name}: {value}\r\n" for name, value in metadata.items()]
-        ).encode()
-    before = _before(first_lines, int(time.time()), head.keep_alive)
-    return b"%b%x\r\n%b\r\n0\r\n\r\n" % (before, len(body), body) if body else before + b"0\r\n\r\n"
-
-
-@lru_cache(maxsize=16)  # most answers of one second begin alike
-def _before(first_lines: bytes, now: int, keep_alive: bool) -> bytes:  # noqa: FBT001 - a keyword takes longer
-    return first_lines + _manners(now) + (_CHUNKED if keep_alive else _CLOSE_CHUNKED)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in metadata.items()]).encode()
+    manners = _manners(int(time.time()), keep_alive=head.keep_alive)
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    return b"%b%b%b%b0\r\n\r\n" % (first_lines, lines, manners, chunk)
 
 
 def _wants_gzip(accepted: str) -> bool:
@@ -226,7 +219,8 @@ def _first_lines(codec: Codec, encoding: str) -> bytes:
     ).encode()
 
 
-@lru_cache(maxsize=1)
-def _manners(now: int) -> bytes:
-    """Return the headers of every answer: see `http_app`."""
-    return f"date: {formatdate(now, usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+@lru_cache(maxsize=2)
+def _manners(now: int, *, keep_alive: bool) -> bytes:
+    """Return what comes last of the headers, the same of every answer: see `http_app`."""
+    headers = f"date: {formatdate(now, usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+    return headers + (_CHUNKED if keep_alive else _CLOSE_CHUNKED)

@@ -41,7 +41,6 @@ _MAX_FRAME = 16_384
 """RFC 9113 section 6.5.2: what is agreed on unless a server says otherwise, which this one does not."""
 _DATA, _HEADERS, _CONTINUATION = 0x0, 0x1, 0x9
 _END_HEADERS = 0x4
-_LAST_STREAM = 2**31 - 1
 
 
 class FloodError(DenialOfServiceError):
@@ -195,9 +194,8 @@ class FloodGuard:
             position += _HEAD - len(self._head)
             self._head = b""
             length = int.from_bytes(head[:3], "big")
-            stream = (
-                int.from_bytes(head[5:], "big") & _LAST_STREAM
-            )  # the first bit is to be ignored
+            # The first bit is to be ignored: RFC 9113 section 4.1.
+            stream = int.from_bytes(head[5:], "big") & H2Connection.HIGHEST_ALLOWED_STREAM_ID
             self._charge(head[3], head[4], stream, length)
             position += length
         if position < len(piece):

@@ -55,7 +55,7 @@ class GatheringTransport(asyncio.Transport):
         unsent = self._unsent
         if unsent is None:
             unsent = self._unsent = bytearray(data)
-            self._turn.add(self)
+            self._turn.add(self)  # which may send it at once
         else:
             unsent += data
         if len(unsent) > _MOST_BYTES:

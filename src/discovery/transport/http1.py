@@ -94,13 +94,13 @@ class Http1Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes: see asyncio.Protocol."""
         self._silent = False
+        self._rest.disarm()
         if self._exchange is not None:
             self._ahead += data
             self.flow.pause_reading()
             return
         if self.short_cut is not None and self._is_idle() and self._answers(self.short_cut, data):
             return
-        self._rest.disarm()
         if self._reading_headers:
             self._header_bytes += len(data)
         super().data_received(data)
@@ -175,7 +175,6 @@ class Http1Connection(HttpToolsProtocol):
         if whole is not None:
             self._send(whole, keep_alive=exchange.head.keep_alive)
             return True
-        self._rest.disarm()
         self._exchange = exchange
         self._waiting = self.loop.create_task(exchange.wait())
         self._waiting.add_done_callback(self._go_on)

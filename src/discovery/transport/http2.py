@@ -37,7 +37,7 @@ from discovery.transport.shortcut import Calls, Headers, ShortCut
 _log = logging.getLogger(__name__)
 
 # RFC 9113 section 6.8: a server that is about to stop names the highest stream id first, and the real one last.
-_NO_LIMIT = 2**31 - 1
+_NO_LIMIT = H2Connection.HIGHEST_ALLOWED_STREAM_ID
 
 GRPC_CONFIG = Configuration(
     # Room for a request of the largest size and the start of the next; more would be a hostile client's memory.

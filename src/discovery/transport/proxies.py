@@ -72,7 +72,7 @@ class TrustedProxies:
         Never raises, whatever the headers hold.
         """
         client = peer
-        if (peer is not None and not self._networks) or not self.trusts(peer):
+        if not self.trusts(peer):
             return client
         for address in _hops(headers):
             if address is None:

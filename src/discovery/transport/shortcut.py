@@ -70,7 +70,7 @@ _READ_HEAD = _HEAD.unpack_from
 _REQUEST_HEADERS = HEADERS << 8 | END_HEADERS
 _LAST_DATA = DATA << 8 | END_STREAM
 _LINGERING = 20
-_LAST_STREAM = 2**31 - 1
+_LAST_STREAM = H2Connection.HIGHEST_ALLOWED_STREAM_ID
 _BLOCKS = 32
 """How many header blocks of a connection are remembered: clients have a few for each method."""
 _LONGEST_BLOCK = 1024
@@ -174,9 +174,11 @@ class ShortCut:
             if len(h2.streams) > _LINGERING:
                 _ = h2.open_inbound_streams  # where h2 forgets those that are over
             places = min(most - taken, self._most_open - len(h2.streams))
+            if places <= 0:
+                break
             again = None if self._again is None else self._repeated(self._again, data, at)
             requests, upto, size = again or self._find(data, at, places)
-            if not requests or places <= 0:
+            if not requests:
                 break
             self._guard.passed(len(requests), requests[-1][0])
             self._receive(size)
