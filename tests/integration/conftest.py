@@ -12,6 +12,7 @@ import pytest
 from discovery.client import DiscoveryClient
 from tests.integration.grpcio_client import GrpcioClient, Schema, grpcio_client
 from tests.integration.support import PATIENCE, Running, ServerProcess, running, server_process
+from tests.loops import pytest_asyncio_loop_factories  # noqa: F401 - a hook
 
 
 @pytest.fixture(autouse=True)

@@ -163,9 +163,11 @@ async def test_a_watch_that_is_reset_leaves_nothing_behind(server: Running) -> N
 
 async def test_a_watch_that_waits_has_no_task_and_hears_of_changes_and_of_the_end() -> None:
     async with running() as server, raw_connection(server.port) as connection:
+        await connection.seen()
         before = len(asyncio.all_tasks())
         watcher = Watcher(connection)
         await connection.seen()
+        await watcher.until("")
         assert len(asyncio.all_tasks()) == before
         assert len(watcher.states()) == 1
         await server.server._service.register_colony(registration(endpoints=("a:1",)), None)
@@ -185,6 +187,7 @@ async def test_a_watch_that_goes_on_after_what_it_knows_has_no_task_either() -> 
     async with running() as server, raw_connection(server.port) as connection:
         register = server.server._service.register_colony
         known = (await register(registration(), None)).revision
+        await connection.seen()
         before = len(asyncio.all_tasks())
         request = bytes(WatchColonyRequest(MESH, after_revision=known))
         watcher = Watcher(connection, request=request)

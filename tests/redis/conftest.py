@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from discovery.stores import open_store
+from tests.loops import pytest_asyncio_loop_factories  # noqa: F401 - a hook
 from tests.redis.servers import PATIENCE, Server, running
 from tests.redis.support import Replica
 

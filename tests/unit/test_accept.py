@@ -287,6 +287,16 @@ async def test_closing_ends_handshakes(tls: ServerTls) -> None:
         await there.limits.until_open(0)
 
 
+async def test_closing_ends_what_has_not_begun() -> None:
+    listening = bind(LOOPBACK, 0)
+    async with door(listening=listening) as there:
+        with socket.create_connection(there.address):
+            there.acceptor._accept_batch(listening)
+            assert there.limits.open == 1
+            await there.acceptor.close()
+            assert there.limits.open == 0
+
+
 async def test_closing_leaves_connections_that_are_made_alone() -> None:
     async with door() as there:
         assert await (await there.knock()).greeted()

@@ -20,12 +20,17 @@ class Recorder(asyncio.Transport):
     def __init__(self, said: Said, name: str = "") -> None:
         super().__init__({"peername": name})
         self._said, self._name = said, name
+        self.closing = False
 
     def write(self, data: Any) -> None:
         self._said.append((f"{self._name}write", data))
 
     def close(self) -> None:
+        self.closing = True
         self._said.append((f"{self._name}close", None))
+
+    def is_closing(self) -> bool:
+        return self.closing
 
     def abort(self) -> None:
         self._said.append((f"{self._name}abort", None))
@@ -124,6 +129,17 @@ async def test_an_end_comes_after_what_was_written(
 
     await a_turn()
     assert len(said) == 2
+
+
+async def test_a_connection_that_ends_meanwhile_is_sent_nothing_and_the_next_one_is() -> None:
+    said: Said = []
+    turn, gone = Turn(), Recorder(said, "gone: ")
+    GatheringTransport(gone, turn).write(b"lost")
+    GatheringTransport(Recorder(said, "next: "), turn).write(b"sent")
+    gone.closing = True
+
+    await a_turn()
+    assert said == [("next: write", b"sent")]
 
 
 async def test_the_rest_is_the_transports_own() -> None:

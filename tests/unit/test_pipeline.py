@@ -314,7 +314,13 @@ async def test_expelled_at_any_await_a_call_is_told_that_the_server_stops(
 
 
 @pytest.mark.parametrize(
-    "left, status", [(None, "CANCELLED"), (3600, "CANCELLED"), (-1, "DEADLINE_EXCEEDED")]
+    "left, status",
+    [
+        (None, "CANCELLED"),
+        (3600, "CANCELLED"),
+        (-1, "DEADLINE_EXCEEDED"),
+        (pipeline_module._EARLY, "DEADLINE_EXCEEDED"),
+    ],
 )
 async def test_a_cancellation_after_the_deadline_is_the_deadlines(
     rig: Rig, left: float | None, status: str

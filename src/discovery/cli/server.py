@@ -249,9 +249,11 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
     log = set_up_logs(settings.log_level, settings.log_format)
     supervisor = Supervisor.from_environment(os.environ)
     if settings.worker_count == 1:
+        import uvloop
+
         from discovery.server import serve as serve_until_stopped
 
-        asyncio.run(serve_until_stopped(settings, log, announce, supervisor, reread))
+        uvloop.run(serve_until_stopped(settings, log, announce, supervisor, reread))
         return
     # The parent serves nobody: it does without what that takes, and its memory.
     from discovery.workers.parent import WorkersFailedError, serve_by_workers

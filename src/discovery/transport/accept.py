@@ -10,6 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -125,9 +126,15 @@ class Acceptor:
         if place is None:
             self._refuse(accepted, address)
             return
-        task = asyncio.get_running_loop().create_task(self._open(CountedSocket(accepted, place)))
+        sock = CountedSocket(accepted, place)
+        task = asyncio.get_running_loop().create_task(self._open(sock))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(partial(self._opened, sock))
+
+    def _opened(self, sock: CountedSocket, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if task.cancelled():  # perhaps before it began
+            sock.close()
 
     def _refuse(self, accepted: socket.socket, address: str | None) -> None:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -68,7 +68,8 @@ class GatheringTransport(asyncio.Transport):
     def flush(self) -> None:
         """Send what was written."""
         unsent, self._unsent = self._unsent, None
-        if unsent is not None:
+        # Its client may be gone by now, and uvloop would raise.
+        if unsent is not None and not self._transport.is_closing():
             self._transport.write(unsent)
 
     def get_write_buffer_size(self) -> int:

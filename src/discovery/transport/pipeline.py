@@ -112,6 +112,8 @@ class Account:
 
 
 _UNSERVED = "/unknown/unknown"
+_EARLY = 0.002
+"""Seconds by which a timer may come before its time: uvloop's go by whole milliseconds."""
 
 Witness = Callable[[Account], None]
 """Is told of every call that is over. It must not raise or wait."""
@@ -297,7 +299,7 @@ def _find(handlers: Mapping[str, H], call: Call) -> H:
 
 
 def _reason_for_cancellation(call: Call) -> Code:
-    overdue = call.deadline is not None and time.monotonic() >= call.deadline
+    overdue = call.deadline is not None and time.monotonic() + _EARLY >= call.deadline
     return Code.DEADLINE_EXCEEDED if overdue else Code.CANCELLED
 
 

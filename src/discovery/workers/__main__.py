@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import signal
@@ -21,9 +20,11 @@ def main() -> None:
     gc.disable()  # until it serves, as in the CLI
     import_structlog()
 
+    import uvloop
+
     from discovery.workers.worker import work
 
-    sys.exit(asyncio.run(work()))
+    sys.exit(uvloop.run(work()))
 
 
 if __name__ == "__main__":
