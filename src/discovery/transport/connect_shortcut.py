@@ -198,10 +198,14 @@ def refusal(head: Head, error: DiscoveryError) -> bytes:
 
 
 def _whole(head: Head, first_lines: bytes, metadata: Mapping[str, str], body: bytes) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in metadata.items()]).encode()
+    if metadata:
+        first_lines += "".join(
+            [f"{name}: {value}\r\n" for name, value in metadata.items()]
+        ).encode()
     manners = _manners(int(time.time()), keep_alive=head.keep_alive)
-    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-    return b"%b%b%b%b0\r\n\r\n" % (first_lines, lines, manners, chunk)
+    if not body:
+        return b"%b%b0\r\n\r\n" % (first_lines, manners)
+    return b"%b%b%x\r\n%b\r\n0\r\n\r\n" % (first_lines, manners, len(body), body)
 
 
 def _wants_gzip(accepted: str) -> bool:

@@ -46,19 +46,18 @@ class GatheringTransport(asyncio.Transport):
         # The base class would only make a table for each.
         self._transport = transport
         self._turn = turn
-        self._unsent: bytearray | None = None
+        self._unsent = b""
 
     # -- What waits -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, soon."""
-        unsent = self._unsent
-        if unsent is None:
-            unsent = self._unsent = bytearray(data)
-            self._turn.add(self)  # which may send it at once
+        if self._unsent:
+            self._unsent += data
         else:
-            unsent += data
-        if len(unsent) > _MOST_BYTES:
+            self._unsent = bytes(data)
+            self._turn.add(self)  # which may send it at once
+        if len(self._unsent) > _MOST_BYTES:
             self.flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -67,14 +66,14 @@ class GatheringTransport(asyncio.Transport):
 
     def flush(self) -> None:
         """Send what was written."""
-        unsent, self._unsent = self._unsent, None
+        unsent, self._unsent = self._unsent, b""
         # Its client may be gone by now, and uvloop would raise.
-        if unsent is not None and not self._transport.is_closing():
+        if unsent and not self._transport.is_closing():
             self._transport.write(unsent)
 
     def get_write_buffer_size(self) -> int:
         """See asyncio."""
-        return len(self._unsent or b"") + self._transport.get_write_buffer_size()
+        return len(self._unsent) + self._transport.get_write_buffer_size()
 
     # -- What comes after it ----------------------------------------------------------------------
 
