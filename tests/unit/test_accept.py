@@ -170,27 +170,6 @@ async def test_a_connection_counts_until_it_is_closed_whatever_protocols_it_pass
         await there.limits.until_open(0)
 
 
-async def test_no_more_room_is_made_for_a_read_than_costs_little() -> None:
-    """Most requests are small, and asyncio would make room for 256 KiB each time."""
-    sent = 1024 * 1024
-    pieces: list[int] = []
-    all_came = asyncio.Event()
-
-    class Reader(Greeter):
-        def data_received(self, data: bytes) -> None:
-            pieces.append(len(data))
-            if sum(pieces) == sent:
-                all_came.set()
-
-    async with door(make=Reader) as there:
-        client = await there.knock()
-        assert await client.greeted()  # from here on it is as it stays
-        client.writer.write(bytes(sent))
-        await all_came.wait()
-
-    assert max(pieces) <= 64 * 1024
-
-
 def test_a_place_is_given_back_when_an_event_loop_closes_the_descriptor_itself() -> None:
     limits = ConnectionLimits(1, 0)
     place = limits.admit(None)

@@ -1,6 +1,6 @@
 """How connections come in: counted from the first moment, TLS on those that are let in, and then their protocol.
 
-asyncio's own `create_server` tells a protocol of its connection once the TLS handshake is over. Clients that never
+A loop's own `create_server` tells a protocol of its connection once the TLS handshake is over. Clients that never
 begin one would hold any number of sockets for a minute each, and no limit would know of them.
 """
 
@@ -27,11 +27,8 @@ _BATCH = 64
 _PAUSE = 1.0
 # How often to say that connections are refused, in seconds.
 _REPORT_INTERVAL = 60.0
-# A client's goodbye in TLS is waited for no longer than this, in seconds: asyncio would for half a minute.
+# A client's goodbye in TLS is waited for no longer than this, in seconds: the loop would for half a minute.
 _GOODBYE = 2.0
-# How much is read of a connection at once, in bytes. asyncio makes room for 256 KiB before each read, however little
-# comes, and from 128 KiB on glibc asks the system for that: it is most of what a small request costs to read.
-_READ_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -162,9 +159,7 @@ class Acceptor:
     async def _give_protocol(self, sock: CountedSocket) -> None:
         loop = asyncio.get_running_loop()
         if self._tls is None:
-            transport, _ = await loop.connect_accepted_socket(self._make, sock)
-            if hasattr(transport, "max_size"):  # another loop's transport may read in another way
-                transport.max_size = _READ_BYTES
+            await loop.connect_accepted_socket(self._make, sock)
             return
         await loop.connect_accepted_socket(
             self._make,

@@ -19,7 +19,7 @@ _TIMEOUT = re.compile(
 
 def until(deadline: float | None) -> AbstractAsyncContextManager[object]:
     """Return what raises TimeoutError once `deadline`, on `time.monotonic()`, has passed; there need not be one."""
-    # asyncio goes by time.monotonic() too. A timeout that never comes would still take some microseconds.
+    # The loop goes by that clock too. A timeout that never comes would still take some microseconds.
     return nullcontext() if deadline is None else asyncio.timeout_at(deadline)
 
 

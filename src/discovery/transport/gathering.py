@@ -1,8 +1,9 @@
 """Transports that send once a turn of the event loop, for all that was written in it.
 
-asyncio sends at once whatever is written, by a system call each time. That costs as much as a whole call does here, and
-wakes the client for a part of what it is about to get. Here the loop first reads what has come and answers it, then
-sends: all that is for one connection in one piece, and one connection after the other.
+A system call that sends costs as much as a whole call does here, and wakes a client for a part of what it is about to
+get. So the loop first reads what has come and answers it, then sends: all that is for one connection in one piece, and
+one connection after the other. uvloop, too, sends later than it is told, but not in that way; docs/decisions.md has
+what this saves.
 """
 
 from __future__ import annotations
