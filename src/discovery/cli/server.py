@@ -233,8 +233,6 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
     gc.disable()
 
     # What it takes to serve is imported here, so that --help and mistakes are answered at once.
-    import asyncio
-
     import_structlog()
 
     from discovery.logs import set_up_logs
@@ -256,6 +254,8 @@ def _run_server(settings: ServerSettings, reread: Callable[[], ServerSettings]) 
         uvloop.run(serve_until_stopped(settings, log, announce, supervisor, reread))
         return
     # The parent serves nobody: it does without what that takes, and its memory.
+    import asyncio
+
     from discovery.workers.parent import WorkersFailedError, serve_by_workers
 
     try:

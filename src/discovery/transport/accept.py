@@ -160,14 +160,14 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         if self._tls is None:
             await loop.connect_accepted_socket(self._make, sock)
-            return
-        await loop.connect_accepted_socket(
-            self._make,
-            sock,
-            ssl=self._tls.context,
-            ssl_handshake_timeout=self._handshake_timeout,
-            ssl_shutdown_timeout=_GOODBYE,
-        )
+        else:
+            await loop.connect_accepted_socket(
+                self._make,
+                sock,
+                ssl=self._tls.context,
+                ssl_handshake_timeout=self._handshake_timeout,
+                ssl_shutdown_timeout=_GOODBYE,
+            )
 
 
 def _prepare(sock: socket.socket) -> None:
