@@ -159,6 +159,32 @@ def test_headers_for_a_stream_that_is_over_earn_nothing() -> None:
     assert server.over_after(server.request(1), most=1100) <= 1000
 
 
+def test_requests_that_h2_is_not_fed_earn_frames_once() -> None:
+    server = Server()
+    server.over_after(PING, most=1100)
+    server.guard.passed(10, 19)
+    assert server.over_after(PING, most=200) == 10 * 9 - 1  # less that which was one too many
+    assert server.over_after(PING, most=200) == 0
+
+
+def test_requests_that_h2_is_not_fed_earn_resets_once() -> None:
+    server = Server()
+    numbers = streams(1000)
+
+    def over_after() -> int:
+        for count, stream in enumerate(numbers):
+            try:
+                server.receive(server.request(stream), RstStreamFrame(stream))
+            except FloodError:
+                return count
+        raise AssertionError("it never ends")
+
+    assert over_after() > 200
+    server.guard.passed(20, 0)
+    assert over_after() == 2 * 10 - 1  # each pair earns half of what it spends; one was too many
+    assert over_after() == 0
+
+
 def test_rapid_reset_is_bounded() -> None:
     server = Server()
     with pytest.raises(FloodError, match="streams reset"):

@@ -92,6 +92,8 @@ class Side:
     pipe: Pipe = field(default_factory=Pipe)
     accounts: list[Account] = field(default_factory=list)
     begun: int = 0
+    repeated: int = 0
+    """How many were known by one comparison."""
 
     def __post_init__(self) -> None:
         handlers: Mapping[str, Any] = {
@@ -145,7 +147,7 @@ class Side:
         return pb.HealthResponse(status="ok")
 
     def _note_pieces(self, connection: Any, short_cut: Any) -> None:
-        take, feed, taking = short_cut.take, connection._feed, [False]
+        take, repeat, feed, taking = short_cut.take, short_cut.repeat, connection._feed, [False]
 
         def noting_take(data: bytes, at: int, most: int) -> tuple[int, int]:
             taking[0] = True
@@ -162,7 +164,21 @@ class Side:
                 self.pieces.append(data)
             return feed(data)
 
+        def noting_repeat(data: bytes) -> bool:
+            taking[0] = True
+            try:
+                repeats = repeat(data)
+            except BaseException:
+                self.pieces.append(data)
+                raise
+            finally:
+                taking[0] = False
+            self.repeated += repeats
+            self.pieces.extend([data, None] * repeats)
+            return bool(repeats)
+
         short_cut.take, connection._feed = noting_take, noting_feed
+        short_cut.repeat = noting_repeat
 
     async def feed(self, pieces: Sequence[bytes | None]) -> None:
         for piece in pieces:
@@ -381,6 +397,7 @@ async def test_requests_that_repeat_take_the_short_cut() -> None:
     plain(script, 8)
     fast, _ = await compare(one_by_one(script))
     assert fast.begun == 5  # the first fills the table, the second is seen, the third is learned
+    assert fast.repeated == 3  # the fourth is taken apart, and the fifth is the same again
     assert [account.code for account in fast.accounts] == [Code.OK] * 8
 
 
@@ -429,6 +446,68 @@ async def test_a_request_that_comes_again_is_known_but_for_its_stream(
     plain(script, 1)
     fast, _ = await compare([*before, head + data, script.sent])
     assert fast.begun == 5 + taken
+
+
+async def test_what_looks_like_that_request_may_be_the_rest_of_a_frame() -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    head = renumbered(frames_of(again)[0], NEXT)
+    looks_like_it = b"".join(renumbered(frame, NEXT + 2) for frame in frames_of(again))
+    begins = DataFrame(NEXT, bytes(len(looks_like_it)), flags=["END_STREAM"]).serialize()[:9]
+    fast, _ = await compare([*before, head + begins, looks_like_it])
+    assert fast.begun == 5
+
+
+async def test_a_request_that_comes_again_is_one_too_many_while_as_many_as_may_be_are_open() -> (
+    None
+):
+    script = Script()
+    script.add(SettingsFrame(0, flags=["ACK"]))  # the limit is in force once it is known
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    script.sent, script.stream = b"", NEXT - 2
+    few = 3
+    for _ in range(few):
+        script.add(HeadersFrame(script.next_stream(), script.headers(), flags=["END_HEADERS"]))
+    later = [renumbered(frame, script.next_stream()) for frame in frames_of(again)]
+    later[1] = renumbered(later[1], script.stream - 2)
+    fast, general = (Side(fast=fast, bounds=replace(BOUNDS, streams=few)) for fast in (True, False))
+    for side in (fast, general):
+        for piece in (*before, script.sent, b"".join(later)):
+            await side.feed([piece, None])
+    assert fast.begun == 5
+    assert fast.said() == general.said()
+
+
+async def test_a_request_that_comes_again_after_the_end_is_not_answered() -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    fast, _ = await both_after(before)
+    fast.connection._h2.close_connection()
+    await fast.feed([again, None])
+    assert fast.begun == 5
+
+
+@pytest.mark.parametrize("size, repeated", [(1800, 3), (2048, 0)])
+async def test_a_long_request_is_not_kept_for_when_it_comes_again(size: int, repeated: int) -> None:
+    script = Script()
+    for _ in range(8):
+        script.add(*script.request("a" * size))
+    fast = Side(fast=True, bounds=replace(BOUNDS, request_bytes=4000))
+    for piece in one_by_one(script):
+        await fast.feed([piece, None])
+    assert fast.begun == 5
+    assert fast.repeated == repeated
+
+
+async def test_streams_of_requests_that_come_again_are_not_remembered_for_ever() -> None:
+    script = Script()
+    plain(script, 500)
+    fast, _ = await both_after(one_by_one(script))
+    assert fast.repeated > 400
+    assert 200 <= len(fast.connection._h2._closed_streams) < 400
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -513,9 +592,10 @@ async def test_no_more_is_taken_at_once_than_may_be_open_at_once() -> None:
     assert [account.code for account in fast.accounts] == [Code.OK] * (4 + 2 * few)
 
 
-async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
+@pytest.mark.parametrize("requests", [5, 9])
+async def test_a_client_that_does_not_read_is_answered_by_h2(requests: int) -> None:
     script = Script()
-    plain(script, 5)
+    plain(script, requests)
     *before, last = one_by_one(script)
     fast, general = await both_after(before)
     for side in (fast, general):
@@ -525,7 +605,7 @@ async def test_a_client_that_does_not_read_is_answered_by_h2() -> None:
         assert side.begun == begun
         side.connection.resume_writing()
         await side.feed([None])
-    assert fast.begun == 1
+    assert fast.begun == requests - 4
     assert fast.said() == general.said()
 
 

@@ -17,7 +17,7 @@ from discovery.transport import codec
 from discovery.transport.begun import Begun, Later
 from discovery.transport.calming import Hush
 from discovery.transport.deadlines import read_timeout
-from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.pipeline import Call, Pipeline, Read
 from discovery.transport.repeats import read_again
 from discovery.transport.shortcut import Headers, Recognised
 
@@ -50,9 +50,11 @@ class Beginner:
         address, hush = self.who(transport, metadata)
         start = self.pipeline.begin if self.at_once else self.pipeline.later
 
-        def begin(data: bytes) -> Begun | Later:
+        def begin(read: Read) -> Begun | Later:
             deadline = None if seconds is None else time.monotonic() + seconds
-            call = Call(self.path, "grpc", address, metadata, deadline, hush)
-            return start(call, partial(read_again, data, self.message_type, codec.decode))
+            return start(Call(self.path, "grpc", address, metadata, deadline, hush), read)
 
-        return Recognised(begin, int(lengths[0]) if lengths else None)
+        return Recognised(begin, self._reader, int(lengths[0]) if lengths else None)
+
+    def _reader(self, data: bytes) -> Read:
+        return partial(read_again, data, self.message_type, codec.decode)

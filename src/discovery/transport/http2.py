@@ -174,10 +174,16 @@ class Http2Connection(H2Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes. A client that breaks the protocol, or floods it, is told so (GOAWAY) and disconnected."""
         try:
-            if self._short_cut is None:
+            if (short_cut := self._short_cut) is None:
                 self._feed(data)
+            elif (
+                not self._guard.unfinished
+                and self.connection.write_ready.is_set()
+                and short_cut.repeat(data)
+            ):
+                return
             else:
-                self._feed_the_rest(data, self._short_cut)
+                self._feed_the_rest(data, short_cut)
         except ProtocolError as error:
             self._end(error.error_code, str(error))
         except UnicodeDecodeError:

@@ -20,7 +20,8 @@ Why that is right:
   of these is not so, it is for h2 to say what follows.
 - **A request that comes again is the same request.** Most clients make one call on a connection, over and over: a read
   then has the bytes of the last one but for the stream's number, in both frames. All that was found out about those
-  bytes holds until h2 is fed something that changes its table; the number, the places and the window are looked at.
+  bytes holds until h2 is fed something that changes its table; the number, the places and the window are looked at
+  (`repeat`).
 - **The answer may be sent.** It fits into both windows and into one frame; a refusal is a frame of headers, for which
   there is no window. The header blocks touch no table, so that the client's decoder stays in step with h2's encoder. If
   the table's size has changed, the next block has to say so, and that is h2's to write.
@@ -59,6 +60,7 @@ from discovery.transport.framing import (
     framed_refusal,
     refusal_block,
 )
+from discovery.transport.pipeline import Read
 from discovery.transport.stream_states import REQUESTED
 
 _HEAD = struct.Struct(">HBHI")
@@ -67,21 +69,27 @@ _HEAD_BYTES = _HEAD.size
 _NUMBER_AT = 5
 """Where the stream is, in a head."""
 _READ_HEAD = _HEAD.unpack_from
+_READ_NUMBER = int.from_bytes
 _REQUEST_HEADERS = HEADERS << 8 | END_HEADERS
 _LAST_DATA = DATA << 8 | END_STREAM
 _LINGERING = 20
 _LAST_STREAM = H2Connection.HIGHEST_ALLOWED_STREAM_ID
+_OPEN, _ANSWERED = ConnectionState.SERVER_OPEN, StreamClosedBy.SEND_END_STREAM
 _BLOCKS = 32
 """How many header blocks of a connection are remembered: clients have a few for each method."""
 _LONGEST_BLOCK = 1024
+_LONGEST_AGAIN = 2048
+"""Bytes of a request that a connection remembers whole, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
     """What to do with requests of one header block."""
 
-    begin: Callable[[bytes], Begun | Later]
+    begin: Callable[[Read], Begun | Later]
     """Begins the call that a message asks for."""
+    reader: Callable[[bytes], Read]
+    """Returns what reads a message."""
     length: int | None
     """How long the request is, if its headers say so."""
 
@@ -94,8 +102,8 @@ class _Again:
     """Bytes of its two frames."""
     pattern: bytes
     """The frames, with places for the stream's number."""
-    known: Recognised
-    message: bytes
+    begin: Callable[[Read], Begun | Later]
+    read: Read
     size: int
     """What it takes of the windows."""
 
@@ -161,6 +169,34 @@ class ShortCut:
         self._fits = 0
         """How long an answer may be at most, for a stream's window and a frame."""
         self._most_open = 0
+        self._places = 0
+        """How many streams there may be, for one more to be opened without a look at each."""
+
+    def repeat(self, data: bytes) -> bool:
+        """Answer the request that came last, if `data` is that one again and nothing else; return False if it is not.
+
+        As with `take`, `data` must be the beginning of a frame.
+        """
+        again, h2 = self._again, self._h2
+        if again is None or len(data) != again.length:
+            return False
+        number = data[_NUMBER_AT:_HEAD_BYTES]
+        stream = _READ_NUMBER(number)
+        if not (
+            again.pattern % (number, number) == data
+            and h2.highest_inbound_stream_id < stream <= _LAST_STREAM
+            and stream & 1
+            and len(h2.streams) < self._places
+            and again.size <= self._window.current_window_size
+            and h2.state_machine.state is _OPEN
+        ):
+            return False
+        self._guard.passed(1, stream)
+        self._receive(again.size)
+        if (frames := self._answer(stream, again.begin(again.read))) is not None:
+            self._transport.write(frames)
+        self._closed.forget()
+        return True
 
     def take(self, data: bytes, at: int, most: int) -> tuple[int, int]:
         """Answer up to `most` requests that `data` begins with from `at` on; it must be the beginning of a frame.
@@ -168,7 +204,7 @@ class ShortCut:
         Return where the first frame stands that is for h2, and how many requests were answered.
         """
         h2, taken = self._h2, 0
-        if h2.state_machine.state is not ConnectionState.SERVER_OPEN:
+        if h2.state_machine.state is not _OPEN:
             return at, 0
         while taken < most and at < len(data):
             if len(h2.streams) > _LINGERING:
@@ -176,31 +212,18 @@ class ShortCut:
             places = min(most - taken, self._most_open - len(h2.streams))
             if places <= 0:
                 break
-            again = None if self._again is None else self._repeated(self._again, data, at)
-            requests, upto, size = again or self._find(data, at, places)
+            requests, upto, size = self._find(data, at, places)
             if not requests:
                 break
             self._guard.passed(len(requests), requests[-1][0])
             self._receive(size)
-            self._answer(requests)
+            for stream, known, message in requests:
+                frames = self._answer(stream, known.begin(known.reader(message)))
+                h2._data_to_send += frames or b""  # noqa: SLF001 - where all its frames wait
+            self._closed.forget()
             taken += len(requests)
             at = upto
         return at, taken
-
-    def _repeated(self, again: _Again, data: bytes, at: int) -> Found | None:
-        """Return the request that the rest of `data` is, if it came last."""
-        if len(data) - at != again.length:
-            return None
-        number = data[at + _NUMBER_AT : at + _HEAD_BYTES]
-        stream = int.from_bytes(number, "big")
-        if (
-            again.pattern % (number, number) == data[at:]
-            and self._h2.highest_inbound_stream_id < stream <= _LAST_STREAM
-            and stream & 1
-            and again.size <= self._window.current_window_size
-        ):
-            return [(stream, again.known, again.message)], len(data), again.size
-        return None
 
     def _find(self, data: bytes, at: int, most: int) -> Found:
         """Find up to `most` requests that are all there, with no other frame between them.
@@ -253,6 +276,8 @@ class ShortCut:
 
     def _note(self, frames: bytes, known: Recognised, message: bytes) -> None:
         """Take note of the request that `frames` are, so that it is known when all but its stream comes again."""
+        if len(frames) > _LONGEST_AGAIN:
+            return
         if message != self._latest:
             self._latest = message
             return
@@ -261,24 +286,22 @@ class ShortCut:
         between = frames[_HEAD_BYTES : data_at + _NUMBER_AT]
         parts = frames[:_NUMBER_AT], between, frames[data_at + _HEAD_BYTES :]
         pattern = b"%b".join(map(escaped, parts))
-        self._again = _Again(len(frames), pattern, known, message, size)
+        self._again = _Again(len(frames), pattern, known.begin, known.reader(message), size)
 
-    def _answer(self, requests: Sequence[Request]) -> None:
-        """Answer requests, or have h2 do it; they must be in the order of their streams."""
-        h2, closed = self._h2, self._closed
-        in_step = not h2.encoder.header_table.resized
-        for stream, known, message in requests:
-            begun = known.begin(message)
-            if in_step and self._write(stream, begun):
-                closed.add(stream, StreamClosedBy.SEND_END_STREAM)
-            else:
-                self._open(stream)
-                self._take_over(stream, begun)
-        closed.forget()
-        h2.highest_inbound_stream_id = requests[-1][0]
+    def _answer(self, stream: int, begun: Begun | Later) -> bytes | None:
+        """Return the frames that answer a call; None if h2 does it. Streams must come in their order."""
+        h2 = self._h2
+        frames = None if h2.encoder.header_table.resized else self._framed(stream, begun)
+        if frames is None:
+            self._open(stream)
+            self._take_over(stream, begun)
+        else:
+            self._closed.add(stream, _ANSWERED)
+        h2.highest_inbound_stream_id = stream
+        return frames
 
-    def _write(self, stream: int, begun: Begun | Later) -> bool:
-        """Write the answer to a call; return False if that is for h2 to do."""
+    def _framed(self, stream: int, begun: Begun | Later) -> bytes | None:
+        """Return the answer to a call; None if it is for h2 to write."""
         h2 = self._h2
         if (reply := begun.reply) is not None:
             answer = codec.encode(reply)
@@ -288,18 +311,16 @@ class ShortCut:
                 or size > h2.outbound_flow_control_window
                 or begun.call.reply_metadata
             ):
-                return False
+                return None
             h2.outbound_flow_control_window -= size
             self._connection.data_sent += size
-            h2._data_to_send += framed_answer(stream, answer)  # noqa: SLF001 - where all its frames wait
-            return True
+            return framed_answer(stream, answer)
         if begun.error is None:
-            return False
+            return None
         refusal = refusal_block(begun.error)
         if len(refusal) > h2.max_outbound_frame_size:
-            return False
-        h2._data_to_send += framed_refusal(stream, refusal)  # noqa: SLF001
-        return True
+            return None
+        return framed_refusal(stream, refusal)
 
     def _open(self, number: int) -> None:
         """Have h2 open a stream on which a whole request has come."""
@@ -317,7 +338,7 @@ class ShortCut:
         if increment := window.process_bytes(0):
             update = WindowUpdateFrame(0)
             update.window_increment = increment
-            self._h2._data_to_send += update.serialize()  # noqa: SLF001
+            self._transport.write(update.serialize())
 
     # -- Learning ---------------------------------------------------------------------------------
 
@@ -355,6 +376,7 @@ class ShortCut:
         block, self._learning = self._learning, None
         h2 = self._h2
         self._most_open = h2.local_settings.max_concurrent_streams
+        self._places = min(self._most_open, _LINGERING)
         self._longest = min(PREFIX + self._largest, h2.max_inbound_frame_size)
         self._fits = min(h2.remote_settings.initial_window_size, h2.max_outbound_frame_size)
         table = h2.decoder.header_table
