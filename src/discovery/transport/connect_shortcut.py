@@ -26,7 +26,7 @@ from discovery.transport.calming import Hush, keep_hearing
 from discovery.transport.connect import CODECS, Codec, Unread
 from discovery.transport.deadlines import overdue, until
 from discovery.transport.http_errors import error_headers, error_object, http_status
-from discovery.transport.pipeline import Call, Pipeline
+from discovery.transport.pipeline import Call, Pipeline, Read
 from discovery.transport.proxies import TrustedProxies
 from discovery.transport.schema import Rpc, Servable, rpcs
 
@@ -73,6 +73,18 @@ class Head:
 
 
 @dataclass(slots=True)
+class Asked:
+    """A request, and who makes it."""
+
+    data: bytes
+    """All of it."""
+    head: Head
+    read: Read
+    address: str | None
+    hush: Hush
+
+
+@dataclass(slots=True)
 class Exchange:
     """A request, and its call, which was begun or is to be."""
 
@@ -104,7 +116,7 @@ class Exchange:
 
 
 class ConnectShortCut:
-    """Reads requests and begins their calls."""
+    """Reads requests, and begins their calls."""
 
     def __init__(
         self,
@@ -133,20 +145,21 @@ class ConnectShortCut:
             return None
         return head
 
-    def begin(self, head: Head, data: bytes, peer: str | None, hush: Hush) -> Exchange:
-        """Begin the call of the request `data` by whoever is at `peer`."""
+    def recognise(self, data: bytes, peer: str | None, hush: Hush) -> Asked | None:
+        """Return the request that `data` is, by whoever is at `peer`: see `read`."""
+        head = self.read(data)
+        if head is None:
+            return None
         address = self._proxies.client(peer, head.fields)
-        call = Call(
-            head.rpc.path,
-            "connect",
-            address,
-            head.fields,
-            None if head.seconds is None else time.monotonic() + head.seconds,
-            hush if address == peer else keep_hearing,
-        )
-        body = data[len(data) - head.size :]
-        unread = Unread(body, head.rpc.request, head.codec.decode_now)
-        return Exchange(head, self._start(call, unread.read))
+        unread = Unread(data[len(data) - head.size :], head.rpc.request, head.codec.decode_now)
+        return Asked(data, head, unread.read, address, hush if address == peer else keep_hearing)
+
+    def begin(self, asked: Asked) -> Exchange:
+        """Begin the call of a request, which may have been made before."""
+        head = asked.head
+        deadline = None if head.seconds is None else time.monotonic() + head.seconds
+        call = Call(head.rpc.path, "connect", asked.address, head.fields, deadline, asked.hush)
+        return Exchange(head, self._start(call, asked.read))
 
     def _read_head(self, data: bytes) -> Head | None:
         match = _HEAD.fullmatch(data.decode("latin-1"))

@@ -19,7 +19,7 @@ from discovery.models import plain_address
 from discovery.transport.bounds import Bounds
 from discovery.transport.calm_flow import CalmFlow
 from discovery.transport.calming import SCOPE_KEY, hush
-from discovery.transport.connect_shortcut import ConnectShortCut, Exchange
+from discovery.transport.connect_shortcut import Asked, ConnectShortCut, Exchange
 from discovery.transport.connections import Connections, Spoken
 from discovery.transport.http2_asgi import Application, Message
 from discovery.transport.limits import Deadline
@@ -28,6 +28,8 @@ from discovery.transport.limits import Deadline
 _PING_INTERVAL = 15
 _PING_TIMEOUT = 10
 _IDLE_TIMEOUT = 75
+_LONGEST_KEPT = 2048
+"""Bytes of a request that a connection remembers, at most."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -67,6 +69,8 @@ class Http1Connection(HttpToolsProtocol):
     _header_bytes = 0
     _reading_headers = True
     _between_requests = True
+    _asked: Asked | None = None
+    """The last request that took the short cut, unless it is long: most clients make one call, again and again."""
     _exchange: Exchange | None = None
     """What is under way past uvicorn."""
     _waiting: asyncio.Task[bytes] | None = None
@@ -87,6 +91,7 @@ class Http1Connection(HttpToolsProtocol):
         """End: see asyncio.Protocol."""
         self._late.close()
         self._rest.close()
+        self._asked = None  # it holds on to the transport, which holds on to this
         if self._waiting is not None:
             self._waiting.cancel()
         super().connection_lost(exc)
@@ -163,10 +168,13 @@ class Http1Connection(HttpToolsProtocol):
 
     def _answers(self, short_cut: ConnectShortCut, data: bytes) -> bool:
         """Answer a request that may take the short cut; return False if it is for uvicorn to take in."""
-        head = short_cut.read(data)
-        if head is None:
-            return False
-        exchange = short_cut.begin(head, data, self._peer, self._calm.hush)
+        asked = self._asked
+        if asked is None or asked.data != data:
+            asked = short_cut.recognise(data, self._peer, self._calm.hush)
+            if asked is None:
+                return False
+            self._asked = asked if len(data) <= _LONGEST_KEPT else None
+        exchange = short_cut.begin(asked)
         if self._leaving:
             exchange.end_connection()
         self._late.disarm()

@@ -388,6 +388,20 @@ async def test_a_short_call_after_a_long_one_stops_the_long_ways_clock(rig: Rig)
     assert clocks[1] is None
 
 
+@pytest.mark.parametrize("padding, kept", [(1, True), (2048, False)])
+async def test_a_connection_keeps_its_last_request_unless_that_is_long(
+    rig: Rig, padding: int, kept: bool
+) -> None:
+    request = REQUEST.replace(b"\r\n\r\n", b"\r\nx-padding: " + b"x" * padding + b"\r\n\r\n")
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            writer.write(request)
+            await reader.readuntil(b"0\r\n\r\n")
+        [connection] = rig.connections._open
+        assert (cast("http1.Http1Connection", connection)._asked is not None) is kept
+    assert rig.codes == [Code.OK] * 2
+
+
 @pytest.mark.parametrize(
     "proxies, forwarded, heard",
     [

@@ -164,9 +164,9 @@ async def both(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterato
         pair = Both(fast, general)
         begin = ConnectShortCut.begin
 
-        def counting(self: Any, head: Any, *more: Any) -> Any:
-            pair.short.append(head.rpc.name)
-            return begin(self, head, *more)
+        def counting(self: Any, asked: Any) -> Any:
+            pair.short.append(asked.head.rpc.name)
+            return begin(self, asked)
 
         def noting(head: Any, error: DiscoveryError) -> bytes:
             pair.refused.append(error)
@@ -214,6 +214,20 @@ async def test_every_method_over_one_connection(
 
     assert said.count(b"HTTP/1.1 200 OK") == len(MESSAGES)
     assert pair.short == list(MESSAGES)
+
+
+@pytest.mark.usefixtures("store_waits")
+async def test_requests_that_come_again(pair: Both) -> None:
+    register, one, other = (
+        usual("RegisterColony"),
+        usual("LookupColony"),
+        usual("LookupColony").replace(MESH.encode(), b"x" * len(MESH)),
+    )
+    said = await pair.same(register, register, one, one, other, other, one, register, HEALTH)
+
+    assert said.count(b"HTTP/1.1 200 OK") == 7
+    assert said.count(b"HTTP/1.1 404 Not Found") == 2
+    assert len(pair.short) == 9
 
 
 ERRORS = {
