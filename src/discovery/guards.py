@@ -7,7 +7,7 @@ only then the rates of the mesh and the key, so that nobody uses up what is not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -80,7 +80,7 @@ class MisplacedKeys(Guard):
     """Refuses an API key where something else belongs that is in logs, in errors or in what administrators see."""
 
     def __init__(self) -> None:
-        self._violations = Remembered(_misplaced_keys)
+        self._check = Remembered(_refuse_misplaced_keys)
 
     def allow(self, call: Call, message: betterproto.Message) -> None:
         """See Guard.
@@ -89,14 +89,14 @@ class MisplacedKeys(Guard):
             InvalidFieldError: there is one.
         """
         del call
-        require(self._violations(message))
+        self._check(message)
 
 
-def _misplaced_keys(message: betterproto.Message) -> Sequence[Violation]:
+def _refuse_misplaced_keys(message: betterproto.Message) -> None:
     texts = {name: getattr(message, name, "") for name in _SHOWN}
     texts["endpoints"] = " ".join(getattr(message, "endpoints", ()))
     why = "this is an API key, which does not belong here"
-    return tuple(Violation(name, why) for name, text in texts.items() if holds_secret(text))
+    require(Violation(name, why) for name, text in texts.items() if holds_secret(text))
 
 
 class NameLimits(Guard):

@@ -116,10 +116,10 @@ class MeasuredStore:
         await self._store.close()
 
     def _note_grant(self, grant: Grant) -> None:
-        self._metrics.leases["renewed" if grant.renewed else "granted"].inc()
+        self._metrics.leases["renewed" if grant.renewed else "granted"].number += 1
 
     def _note_lookup(self, lease: Lease | None) -> None:
-        (self._metrics.missed if lease is None else self._metrics.found).inc()
+        (self._metrics.missed if lease is None else self._metrics.found).number += 1
 
     def _note_release(self, removed: bool) -> None:  # noqa: FBT001 - what the store answered
         if removed:

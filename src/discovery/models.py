@@ -21,6 +21,9 @@ _IPV6_SITE = 64
 
 RENEWALS_PER_LEASE = 5
 RENEWAL_JITTER = 0.1
+_SOONEST = (1 - RENEWAL_JITTER) / RENEWALS_PER_LEASE
+_WINDOW = 2 * RENEWAL_JITTER / RENEWALS_PER_LEASE
+"""Of a lease: when the first of a fleet renews it, and in how long all of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +228,7 @@ def refresh_after(ttl: int, spread: float) -> int:
     `spread` is a random number in [0, 1) that moves the answer by up to a tenth either way, so that a fleet that
     started together does not renew together.
     """
-    jitter = 1 + RENEWAL_JITTER * (2 * spread - 1)
-    return max(1, round(ttl / RENEWALS_PER_LEASE * jitter))
+    return int(ttl * (_SOONEST + _WINDOW * spread) + 0.5) or 1
 
 
 def plain_address(address: str) -> str | None:

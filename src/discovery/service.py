@@ -70,8 +70,8 @@ class DiscoveryService:
         self._terms = terms
         self._started = clock.now()
         # A heartbeat's registration is mostly the very object of the one before: see rpcs.
-        self._check_colony = Remembered(_checked_by(check_registration))
-        self._check_agent = Remembered(_checked_by(check_agent_registration))
+        self._check_colony = Remembered(_requiring(check_registration))
+        self._check_agent = Remembered(_requiring(check_agent_registration))
 
     def register_colony(
         self, registration: Registration, address: str | None, caller: Caller = NOBODY
@@ -83,7 +83,7 @@ class DiscoveryService:
             MeshReservedError: the mesh is reserved for another key.
             QuotaError: as many as may be are registered.
         """
-        require(self._check_colony(registration))
+        self._check_colony(registration)
         return self._register(registration, address, caller)
 
     def lookup_colony(self, mesh_id: str) -> Coroutine[Any, Any, Found]:
@@ -126,7 +126,7 @@ class DiscoveryService:
             MeshReservedError: it is reserved for another key.
             QuotaError: as many as may be are registered.
         """
-        require(self._check_agent(registration))
+        self._check_agent(registration)
         return self._register(registration, address, caller)
 
     def lookup_agent(self, mesh_id: str, agent_id: str) -> Coroutine[Any, Any, Found]:
@@ -238,7 +238,7 @@ class DiscoveryService:
         return removed
 
 
-def _checked_by(
+def _requiring(
     check: Callable[[Registration], Iterable[Violation]],
-) -> Callable[[Registration], Sequence[Violation]]:
-    return lambda registration: tuple(check(registration))
+) -> Callable[[Registration], None]:
+    return lambda registration: require(check(registration))

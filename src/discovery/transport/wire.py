@@ -205,24 +205,32 @@ def _write_timestamp(tag: bytes, moment: datetime) -> bytes:
 def _write_moment(tag: bytes, unix_us: int) -> bytes:
     """Write all but the epoch, which is no value to betterproto."""
     seconds, microseconds = divmod(unix_us, MICROSECONDS)
-    whole, nanos = _WRITE_SECONDS(seconds), microseconds * 1000
-    if nanos < _FOUR_GROUPS:
-        rest = _NANOS + _varint(nanos) if nanos else b""
-        return _sized(tag, whole + rest) if unix_us else b""
-    # Nanoseconds are hardly ever the same twice, and mostly take five bytes.
-    return b"%b%c%b%b%c%c%c%c%c" % (
-        tag,
-        len(whole) + len(_NANOS) + 5,
-        whole,
-        _NANOS,
-        nanos & 0x7F | 0x80,
-        nanos >> 7 & 0x7F | 0x80,
-        nanos >> 14 & 0x7F | 0x80,
-        nanos >> 21 & 0x7F | 0x80,
-        nanos >> 28,
+    eighths = microseconds * 125  # a microsecond is 8 * 125 ns
+    if eighths < _THREE_GROUPS:
+        rest = _NANOS + _varint(eighths * 8) if eighths else b""
+        return _sized(tag, _WRITE_SECONDS(seconds) + rest) if unix_us else b""
+    # Nanoseconds are hardly ever the same twice, and mostly take four or five bytes.
+    highest = _HIGHEST[eighths >> 18]
+    return b"%b%b%b%b" % (
+        _moment_head(tag, seconds, len(highest)),
+        _LOWEST[eighths & 0x7FF],
+        _NEXT[eighths >> 11 & 0x7F],
+        highest,
     )
+
+
+@lru_cache(32)
+def _moment_head(tag: bytes, seconds: int, high_groups: int) -> bytes:
+    """Return what comes before the nanoseconds, of which `high_groups` come after the three lowest."""
+    whole = _WRITE_SECONDS(seconds) + _NANOS
+    return tag + _varint(len(whole) + 3 + high_groups) + whole
 
 
 _WRITE_SECONDS = lru_cache(16)(_integer(1, betterproto.TYPE_INT64))
 _NANOS = _tag(2, _VARINT)
-_FOUR_GROUPS = 1 << 4 * 7
+_THREE_GROUPS = 1 << 3 * 7 - 3
+
+# The groups of a varint of nanoseconds, from the lowest: two, of whose 14 bits three are zero, then one, then the rest.
+_LOWEST = tuple(bytes((n << 3 & 0x7F | 0x80, n >> 4 | 0x80)) for n in range(1 << 11))
+_NEXT = tuple(bytes((n | 0x80,)) for n in range(1 << 7))
+_HIGHEST = tuple(map(_varint, range(1 << 9)))
