@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 # RFC 9113 section 6.8: a server that is about to stop names the highest stream id first, and the real one last.
 _NO_LIMIT = H2Connection.HIGHEST_ALLOWED_STREAM_ID
 
+_FIRST_STREAM = 1  # of a client: RFC 9113 section 5.1.1
+
 GRPC_CONFIG = Configuration(
     # Room for a request of the largest size and the start of the next; more would be a hostile client's memory.
     http2_stream_window_size=128 * 1024,
@@ -153,14 +155,6 @@ class Http2Connection(H2Protocol):
             }
         )
         self.connection.flush()
-        if self._calls is not None:
-            self._short_cut = ShortCut(
-                self.connection,
-                self._guard,
-                self._calls,
-                self._take_over,
-                self._bounds.request_bytes,
-            )
         self.connection.initialize()
         self._connections.add(self)
 
@@ -174,7 +168,7 @@ class Http2Connection(H2Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes. A client that breaks the protocol, or floods it, is told so (GOAWAY) and disconnected."""
         try:
-            if (short_cut := self._short_cut) is None:
+            if (short_cut := self._short_cut or self._open_short_cut()) is None:
                 self._feed(data)
             elif (
                 not self._guard.unfinished
@@ -189,6 +183,18 @@ class Http2Connection(H2Protocol):
         except UnicodeDecodeError:
             self._end(ErrorCodes.PROTOCOL_ERROR, "a header beyond ASCII")
         self._watch_for_stall()
+
+    def _open_short_cut(self) -> ShortCut | None:
+        """Have a short cut if that may be, once a second request has come: many a connection has but one."""
+        if self._calls is not None and self._h2.highest_inbound_stream_id > _FIRST_STREAM:
+            self._short_cut = ShortCut(
+                self.connection,
+                self._guard,
+                self._calls,
+                self._take_over,
+                self._bounds.request_bytes,
+            )
+        return self._short_cut
 
     def _feed_the_rest(self, data: bytes, short_cut: ShortCut) -> None:
         """Feed h2 with what the short cut leaves.

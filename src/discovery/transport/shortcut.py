@@ -171,6 +171,7 @@ class ShortCut:
         self._most_open = 0
         self._places = 0
         """How many streams there may be, for one more to be opened without a look at each."""
+        self.fed(None)
 
     def repeat(self, data: bytes) -> bool:
         """Answer the request that came last, if `data` is that one again and nothing else; return False if it is not.
