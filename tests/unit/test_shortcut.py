@@ -514,6 +514,49 @@ async def test_a_long_request_is_not_kept_for_when_it_comes_again(size: int, rep
     assert fast.repeated == repeated
 
 
+async def test_what_waits_to_be_sent_goes_before_the_answer() -> None:
+    script = Script()
+    plain(script, 9)
+    *before, again = one_by_one(script)
+    fast, general = await both_after(before)
+    for side in (fast, general):
+        side.connection._h2.ping(b"12345678")
+        await side.feed([again, None])
+    assert fast.begun == 5
+    assert (PingFrame, []) in fast.said()["connection"]  # type: ignore[operator]
+    assert fast.said() == general.said()
+
+
+@pytest.mark.parametrize("requests", [6, 9])
+async def test_the_connections_window_is_given_back_when_h2_would(requests: int) -> None:
+    script = Script()
+    plain(script, requests)
+    *before, last = one_by_one(script)
+    fast, general = await both_after(before)
+    for side in (fast, general):
+        window: Any = side.connection._h2._inbound_flow_control_window_manager
+        window._bytes_processed = window.max_window_size // 2 - 1
+        window.current_window_size = window.max_window_size - window._bytes_processed
+        await side.feed([last, None])
+        assert window._bytes_processed == 0
+    assert fast.begun == requests - 4
+    assert fast.said() == general.said()
+    assert fast.knows() == general.knows()
+
+
+async def test_a_request_that_comes_again_has_a_deadline_and_an_answer_of_its_own() -> None:
+    script = Script()
+    for _ in range(8):
+        script.add(*script.request(more=[("grpc-timeout", "60S")]))
+    fast, _ = await both_after(one_by_one(script))
+    assert fast.repeated == 2
+    *_, one, other = [account.call for account in fast.accounts]
+    assert one.deadline is not None
+    assert other.deadline is not None
+    assert one.deadline < other.deadline
+    assert one.reply_metadata is not other.reply_metadata
+
+
 async def test_streams_of_requests_that_come_again_are_not_remembered_for_ever() -> None:
     script = Script()
     plain(script, 500)
@@ -625,15 +668,16 @@ async def test_a_client_that_does_not_read_is_answered_by_h2(requests: int) -> N
     assert fast.said() == general.said()
 
 
-@pytest.mark.parametrize("fast", [True, False])
-async def test_calls_leave_nothing_behind(fast: bool) -> None:
+@pytest.mark.parametrize("fast, mesh_ids", [(True, "a"), (True, "an"), (False, "an")])
+async def test_calls_leave_nothing_behind(fast: bool, mesh_ids: str) -> None:
     """A million take minutes: what grows by a byte for each call has grown by kilobytes after thousands."""
     script, side = Script(), Side(fast=fast)
 
     async def call(times: int) -> int:
         for _ in range(times):
             script.sent = b""
-            script.add(*script.request(), *script.request("n"))
+            for mesh_id in mesh_ids:
+                script.add(*script.request(mesh_id))
             await side.feed([script.sent, None])
             side.pipe.written = b""
             side.pieces.clear()
@@ -645,6 +689,7 @@ async def test_calls_leave_nothing_behind(fast: bool) -> None:
     await call(500)  # until tables and caches are full
     before = await call(1)
     assert await call(1000) < before + 500
+    assert (side.repeated > 1000) == (mesh_ids == "a")
 
 
 @pytest.mark.parametrize("room", [0, 9, 10, 11, 19, 20])
@@ -705,9 +750,7 @@ def scripts(draw: st.DrawFn) -> Sequence[bytes]:
     # With less, whose answer has to wait depends on whose turn comes first.
     script.add(WindowUpdateFrame(0, 2**30))
     usual = draw(MORE)
-    for _ in range(
-        draw(st.sampled_from([0, 3, 6, 7, 8]))
-    ):  # with six, there is a short cut for them
+    for _ in range(draw(st.sampled_from([0, 3, 6, 7, 8]))):  # the sixth is known by one comparison
         script.add(*script.request(more=usual))
     before, script.sent = one_by_one(script), b""
     for _ in range(draw(st.integers(1, 12))):

@@ -131,8 +131,8 @@ class FloodGuard:
         self._skip = _PREFACE
         self._head = b""
         self._highest_stream = 0
-        self._passed = 0
-        """Requests that are not accounted for yet: nothing is spent meanwhile."""
+        self._unaccounted = 0
+        """Requests that have not earned anything yet: nothing is spent before they have."""
         self._block = 0
         self._in_block = False
         self.unfinished = True
@@ -158,9 +158,9 @@ class FloodGuard:
             yield piece
 
     def passed(self, requests: int, stream: int) -> None:
-        """Account for as many requests, up to `stream`, of one HEADERS and one DATA frame, which `h2` is not fed."""
+        """Note as many requests, up to `stream`, of one HEADERS and one DATA frame, which `h2` is not fed."""
         self._highest_stream = stream
-        self._passed += requests
+        self._unaccounted += requests
 
     def saw(self, event: Event) -> None:
         """Account for an event of `h2`, before it is acted on: a stream's reset, by the client or for what it sent.
@@ -178,15 +178,15 @@ class FloodGuard:
 
     def _refill(self, sent: int) -> None:
         now_us = self._clock.now().monotonic_us
-        passed = (now_us - self._looked_us) / MICROSECONDS
-        self._frames.wait(passed)
-        self._resets.wait(passed)
-        limits, requests = self._limits, self._passed
+        seconds = (now_us - self._looked_us) / MICROSECONDS
+        self._frames.wait(seconds)
+        self._resets.wait(seconds)
+        limits, requests = self._limits, self._unaccounted
         # As if all of the requests' DATA were tiny: that is still less than they earn.
         self._frames.earn(requests * (limits.frames_per_request - 1))
         self._frames.earn((sent - self._sent) / limits.bytes_per_frame)
         self._resets.earn(requests * limits.resets_per_request)
-        self._passed = 0
+        self._unaccounted = 0
         self._looked_us, self._sent = now_us, sent
 
     def _account_for(self, piece: bytes) -> None:

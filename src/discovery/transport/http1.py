@@ -91,7 +91,6 @@ class Http1Connection(HttpToolsProtocol):
         """End: see asyncio.Protocol."""
         self._late.close()
         self._rest.close()
-        self._asked = None  # it holds on to the transport, which holds on to this
         if self._waiting is not None:
             self._waiting.cancel()
         super().connection_lost(exc)

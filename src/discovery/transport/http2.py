@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 # RFC 9113 section 6.8: a server that is about to stop names the highest stream id first, and the real one last.
 _NO_LIMIT = H2Connection.HIGHEST_ALLOWED_STREAM_ID
 
-_FIRST_STREAM = 1  # of a client: RFC 9113 section 5.1.1
+# Of most clients. Some begin with 3: they have a short cut one request earlier.
+_FIRST_STREAM = 1
 
 GRPC_CONFIG = Configuration(
     # Room for a request of the largest size and the start of the next; more would be a hostile client's memory.

@@ -96,7 +96,7 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class _Again:
-    """The request that came last. Most clients make one call, again and again."""
+    """The request that last came twice running. Most clients make one call, again and again."""
 
     length: int
     """Bytes of its two frames."""
@@ -160,7 +160,7 @@ class ShortCut:
         """Those that were seen; with what to do once it is known, which takes a second look. False is for h2 alone."""
         self._again: _Again | None = None
         self._latest = b""
-        """The last message that was all of a read."""
+        """The message of the last request that was all of a read."""
         self._learning: bytes | None = None
         self._newest: object = None
         self._table: tuple[int, ...] = ()
@@ -174,7 +174,7 @@ class ShortCut:
         self.fed(None)
 
     def repeat(self, data: bytes) -> bool:
-        """Answer the request that came last, if `data` is that one again and nothing else; return False if it is not.
+        """Answer the request that last came twice running, if `data` is that one and nothing else; else return False.
 
         As with `take`, `data` must be the beginning of a frame.
         """
@@ -190,6 +190,7 @@ class ShortCut:
             and len(h2.streams) < self._places
             and again.size <= self._window.current_window_size
             and h2.state_machine.state is _OPEN
+            and not h2._data_to_send  # noqa: SLF001 - what waits there goes first
         ):
             return False
         self._guard.passed(1, stream)
@@ -269,8 +270,8 @@ class ShortCut:
                     whole, whole_at, whole_size = len(found), at, used
             else:
                 break
-        if whole == 1 and whole_at == end:
-            self._note(data[start:], *found[0][1:])
+        if whole == 1 and not start and whole_at == end:
+            self._note(data, *found[0][1:])
         del found[whole:]
         found.sort()
         return found, whole_at, whole_size
@@ -377,7 +378,7 @@ class ShortCut:
         block, self._learning = self._learning, None
         h2 = self._h2
         self._most_open = h2.local_settings.max_concurrent_streams
-        self._places = min(self._most_open, _LINGERING)
+        self._places = min(self._most_open, _LINGERING + 1)
         self._longest = min(PREFIX + self._largest, h2.max_inbound_frame_size)
         self._fits = min(h2.remote_settings.initial_window_size, h2.max_outbound_frame_size)
         table = h2.decoder.header_table

@@ -388,6 +388,26 @@ async def test_a_short_call_after_a_long_one_stops_the_long_ways_clock(rig: Rig)
     assert clocks[1] is None
 
 
+async def test_a_request_that_comes_again_has_a_deadline_and_an_answer_of_its_own(rig: Rig) -> None:
+    calls: list[Call] = []
+
+    async def act(call: Call) -> betterproto.Message:
+        calls.append(call)
+        return REPLY
+
+    rig.act = act
+    request = REQUEST.replace(b"\r\n\r\n", b"\r\nconnect-timeout-ms: 60000\r\n\r\n")
+    async with raw_socket(rig.port) as (reader, writer), asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            writer.write(request)
+            await reader.readuntil(b"0\r\n\r\n")
+    one, other = calls
+    assert one.deadline is not None
+    assert other.deadline is not None
+    assert one.deadline < other.deadline
+    assert one.reply_metadata is not other.reply_metadata
+
+
 @pytest.mark.parametrize("padding, kept", [(1, True), (2048, False)])
 async def test_a_connection_keeps_its_last_request_unless_that_is_long(
     rig: Rig, padding: int, kept: bool
