@@ -29,6 +29,7 @@ from discovery.ratelimits import Limiter
 from discovery.remembered import Remembered
 from discovery.transport import agent_codec, codec
 from discovery.transport.calming import Turns
+from discovery.transport.messages import plain
 from discovery.transport.pipeline import Call, Guard
 from discovery.transport.redaction import holds_secret
 from discovery.validation import (
@@ -93,8 +94,9 @@ class MisplacedKeys(Guard):
 
 
 def _refuse_misplaced_keys(message: betterproto.Message) -> None:
-    texts = {name: getattr(message, name, "") for name in _SHOWN}
-    texts["endpoints"] = " ".join(getattr(message, "endpoints", ()))
+    said = plain(message)
+    texts = {name: getattr(said, name, "") for name in _SHOWN}
+    texts["endpoints"] = " ".join(getattr(said, "endpoints", ()))
     why = "this is an API key, which does not belong here"
     require(Violation(name, why) for name, text in texts.items() if holds_secret(text))
 

@@ -329,6 +329,13 @@ def test_bytes_that_do_not_follow_the_schema_are_refused(data: bytes) -> None:
         codec.decode(data, pb.LookupColonyRequest)
 
 
+def test_what_has_no_metadata_shares_none_that_could_be_changed() -> None:
+    said: Any = codec.registration_from(pb.RegisterColonyRequest(mesh_id="a")).metadata
+    assert said == {}
+    with pytest.raises(TypeError):
+        said["region"] = "eu"
+
+
 @pytest.mark.parametrize("seconds", [253_402_300_800, -62_135_596_801, 2**63 - 1, -(2**63)])
 def test_a_moment_that_no_calendar_has_is_refused(seconds: int) -> None:
     request = _google_request()

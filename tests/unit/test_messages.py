@@ -51,6 +51,30 @@ def test_reading_gives_what_betterproto_reads(
 
 @given(written=WRITTEN)
 @examples(300)
+def test_a_plain_message_says_what_the_message_says(
+    written: tuple[type[betterproto.Message], bytes],
+) -> None:
+    kind, data = written
+    known = messages.described(kind)
+    for message in (messages.read(data, kind), kind().parse(data)):
+        said = messages.plain(message)
+        for name in known.sorted_field_names:
+            nests = issubclass(known.cls_by_field[name], betterproto.Message)
+            several = known.default_gen[name] in {list, dict}
+            unset = nests and not several and not message.is_set(name)
+            assert getattr(said, name) == (None if unset else getattr(message, name))
+            assert type(getattr(said, name)) is type(None if unset else getattr(message, name))
+
+
+def test_a_patterns_message_is_plain_too() -> None:
+    pattern = messages.Pattern(pb.RegisterColonyResponse(success=True), "revision")
+    said = messages.plain(pattern.filled(7))
+    assert (said.success, said.revision, said.ttl) == (True, 7, 0)
+    assert said.observed_endpoint is None
+
+
+@given(written=WRITTEN)
+@examples(300)
 def test_writing_gives_the_bytes_that_betterproto_writes(
     written: tuple[type[betterproto.Message], bytes],
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from discovery._gen.coral.discovery import v1 as pb
-from discovery.models import Lease, Registered, Registration, Synced, WatchEvent
+from discovery.models import NO_METADATA, Lease, Registered, Registration, Synced, WatchEvent
 from discovery.transport.codec import (
     ABSENT,
     REGISTERED,
@@ -13,21 +13,22 @@ from discovery.transport.codec import (
     granted,
     observed_in,
 )
-from discovery.transport.messages import new
+from discovery.transport.messages import new, plain
 from discovery.transport.moments import from_datetime, to_datetime
 
 
 def registration_from(message: pb.RegisterAgentRequest | pb.LookupAgentResponse) -> Registration:
     """Return what an agent says of itself, from its own message or from the answer to a lookup."""
+    said = plain(message)
     return Registration(
-        mesh_id=message.mesh_id,
-        agent_id=message.agent_id,
-        pubkey=message.pubkey,
-        endpoints=tuple(message.endpoints),
-        metadata=message.metadata,
-        mesh_ipv4=message.mesh_ipv4,
-        mesh_ipv6=message.mesh_ipv6,
-        observed_endpoint=observed_in(message),
+        mesh_id=said.mesh_id,
+        agent_id=said.agent_id,
+        pubkey=said.pubkey,
+        endpoints=tuple(said.endpoints),
+        metadata=said.metadata or NO_METADATA,
+        mesh_ipv4=said.mesh_ipv4,
+        mesh_ipv6=said.mesh_ipv6,
+        observed_endpoint=observed_in(said),
     )
 
 

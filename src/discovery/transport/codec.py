@@ -10,6 +10,7 @@ import betterproto
 from discovery._gen.coral.discovery import v1 as pb
 from discovery.errors import MalformedMessageError
 from discovery.models import (
+    NO_METADATA,
     CertificateFingerprint,
     Endpoint,
     HealthReport,
@@ -21,7 +22,7 @@ from discovery.models import (
 )
 from discovery.remembered import Remembered
 from discovery.transport import messages, wire
-from discovery.transport.messages import Pattern, for_many, new
+from discovery.transport.messages import Pattern, for_many, new, plain
 from discovery.transport.moments import from_datetime, to_datetime
 
 M = TypeVar("M", bound=betterproto.Message)
@@ -63,17 +64,18 @@ def decode(data: bytes, message_type: type[M]) -> M:
 
 def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyResponse) -> Registration:
     """Return what a colony says of itself, from its own message or from the answer to a lookup."""
+    said = plain(message)
     return Registration(
-        mesh_id=message.mesh_id,
-        pubkey=message.pubkey,
-        endpoints=tuple(message.endpoints),
-        metadata=message.metadata,
-        mesh_ipv4=message.mesh_ipv4,
-        mesh_ipv6=message.mesh_ipv6,
-        connect_port=message.connect_port,
-        public_port=message.public_port,
-        observed_endpoint=observed_in(message),
-        public_endpoint=_public_endpoint_in(message),
+        mesh_id=said.mesh_id,
+        pubkey=said.pubkey,
+        endpoints=tuple(said.endpoints),
+        metadata=said.metadata or NO_METADATA,
+        mesh_ipv4=said.mesh_ipv4,
+        mesh_ipv6=said.mesh_ipv6,
+        connect_port=said.connect_port,
+        public_port=said.public_port,
+        observed_endpoint=observed_in(said),
+        public_endpoint=_public_endpoint_from(said.public_endpoint),
     )
 
 
@@ -118,7 +120,7 @@ def registered_from(reply: pb.RegisterColonyResponse | pb.RegisterAgentResponse)
         ttl=reply.ttl,
         expires_at_us=from_datetime(reply.expires_at),
         refresh_after=reply.refresh_after,
-        observed_endpoint=observed_in(reply),
+        observed_endpoint=observed_in(plain(reply)),
     )
 
 
@@ -213,12 +215,10 @@ _endpoint_for_many: Remembered[Endpoint, pb.Endpoint] = Remembered(
 """`endpoint_message`, for where a client was seen: that is told with each of its heartbeats."""
 
 
-def observed_in(message: _HasObserved) -> Endpoint | None:
-    """Return the observed endpoint of any message that has one, or a list of them."""
-    if isinstance(message, pb.LookupColonyResponse | pb.LookupAgentResponse):
-        observed = message.observed_endpoints[0] if message.observed_endpoints else None
-    else:
-        observed = message.observed_endpoint if message.is_set("observed_endpoint") else None
+def observed_in(said: _HasObserved) -> Endpoint | None:
+    """Return the observed endpoint of a message that has one, or a list of them; it must be `plain`."""
+    several = getattr(said, "observed_endpoints", ())  # as lookups have it
+    observed = several[0] if several else getattr(said, "observed_endpoint", None)
     if observed is None:
         return None
     return Endpoint(observed.ip, observed.port, observed.protocol, observed.via_relay)
@@ -236,12 +236,9 @@ def _public_endpoint_message(endpoint: PublicEndpoint) -> pb.PublicEndpointInfo:
     return message
 
 
-def _public_endpoint_in(
-    message: pb.RegisterColonyRequest | pb.LookupColonyResponse,
-) -> PublicEndpoint | None:
-    if not message.is_set("public_endpoint"):
+def _public_endpoint_from(info: pb.PublicEndpointInfo | None) -> PublicEndpoint | None:
+    if info is None:
         return None
-    info = message.public_endpoint
     return PublicEndpoint(
         enabled=info.enabled,
         url=info.url,

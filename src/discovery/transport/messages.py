@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, cast, final
 
 import betterproto
@@ -43,6 +44,28 @@ def held_by(message: betterproto.Message) -> dict[str, Any]:
     """Return a message's attributes, past what betterproto does to get one."""
     held: dict[str, Any] = object.__getattribute__(message, "__dict__")
     return held
+
+
+def plain(message: M) -> M:
+    """Return what has a message's attributes, and is read without betterproto's hook. Nobody may change it.
+
+    What is unset has its default, but for messages within the message, which are None.
+    """
+    given: Any = message
+    whole: betterproto.Message = given.whole() if type(given) is _Filled else given
+    said = {name: value for name, value in held_by(whole).items() if value is not UNSET}
+    return cast("M", SimpleNamespace(**_defaults(type(whole)) | said))
+
+
+@cache
+def _defaults(message_type: type[betterproto.Message]) -> dict[str, object]:
+    known = described(message_type)
+    return {
+        name: None
+        if _nests(meta, known.cls_by_field[name]) and not is_repeated(known, name)
+        else known.default_gen[name]()
+        for name, meta in known.meta_by_field_name.items()
+    }
 
 
 @cache
