@@ -24,6 +24,9 @@ from discovery._gen.coral.discovery.v1 import (
 MESHES = 256
 """Of the workloads that touch many: more than calls are ever under way, so no two of them change one mesh at once."""
 
+FLEET = 10_000
+"""Colonies that each repeat their registration: more than twice the 4096 that `discovery.remembered` keeps."""
+
 CHANGES = 8
 """Contents that each mesh goes through."""
 
@@ -201,6 +204,8 @@ def calls_of(workload: Workload, schema: Schema) -> Sequence[Call]:
             return (schema.lookup(0),)
         case Kind.HEARTBEAT:
             return (schema.register(0),)
+        case Kind.FLEET:
+            return tuple(schema.register(mesh) for mesh in range(FLEET))
         case Kind.CHANGE:
             return tuple(
                 schema.register(mesh, content)
@@ -221,8 +226,8 @@ def _mix(schema: Schema) -> Sequence[Call]:
 
 
 def preparation(workload: Workload, schema: Schema) -> Sequence[Call]:
-    """Return what must be registered before a workload begins."""
-    meshes = 1 if workload.kind in {Kind.LOOKUP, Kind.HEARTBEAT} else MESHES
+    """Return what must be registered before a workload begins. A fleet registers by itself, while it warms up."""
+    meshes = MESHES if workload.kind in {Kind.CHANGE, Kind.MIX} else 1
     return tuple(schema.register(mesh) for mesh in range(meshes))
 
 

@@ -1,4 +1,4 @@
-"""What is measured: four kinds of work, over eight transports."""
+"""What is measured: five kinds of work, over eight transports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class Kind(StrEnum):
     """The same colony is looked up again and again."""
     HEARTBEAT = "heartbeat"
     """The same registration is repeated, byte for byte."""
+    FLEET = "fleet"
+    """Each of many registrations is repeated in turn: more of them than our server remembers."""
     CHANGE = "change"
     """Each registration differs from what is stored."""
     MIX = "mix"
