@@ -45,6 +45,10 @@ class MeasuredStore:
         """See RegistryStore."""
         return self._store.expired
 
+    def holds(self, registration: Registration) -> bool:
+        """See RegistryStore."""
+        return self._store.holds(registration)
+
     def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
     ) -> Coroutine[Any, Any, Grant]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 from discovery.clock import MICROSECONDS, Clock
-from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError, Violation
+from discovery.errors import DiscoveryError, NotRegisteredError, StoreUnavailableError
 from discovery.models import (
     NOBODY,
     Caller,
@@ -70,8 +70,8 @@ class DiscoveryService:
         self._terms = terms
         self._started = clock.now()
         # A heartbeat's registration is mostly the very object of the one before: see rpcs.
-        self._check_colony = Remembered(_requiring(check_registration))
-        self._check_agent = Remembered(_requiring(check_agent_registration))
+        self._check_colony = Remembered(self._require_colony)
+        self._check_agent = Remembered(self._require_agent)
 
     def register_colony(
         self, registration: Registration, address: str | None, caller: Caller = NOBODY
@@ -200,6 +200,15 @@ class DiscoveryService:
         colonies = (await self._store.count(now=now)).colonies
         return HealthReport("ok", self._version, self.uptime_seconds, colonies)
 
+    def _require_colony(self, registration: Registration) -> None:
+        if not self._store.holds(registration):  # then it kept the rules when it came
+            require(check_registration(registration))
+
+    def _require_agent(self, registration: Registration) -> None:
+        # Without an agent_id it would be its colony's that is held.
+        if not registration.agent_id or not self._store.holds(registration):
+            require(check_agent_registration(registration))
+
     async def _register(
         self, registration: Registration, address: str | None, caller: Caller
     ) -> Registered:
@@ -236,9 +245,3 @@ class DiscoveryService:
         removed = await self._store.deregister(mesh_id, pubkey, agent_id=agent_id, now=now)
         self._last_read.note(lease_name(mesh_id, agent_id), None, now)
         return removed
-
-
-def _requiring(
-    check: Callable[[Registration], Iterable[Violation]],
-) -> Callable[[Registration], None]:
-    return lambda registration: require(check(registration))

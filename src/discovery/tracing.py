@@ -161,6 +161,10 @@ class TracedStore:
         """See RegistryStore."""
         return self._store.expired
 
+    def holds(self, registration: Registration) -> bool:
+        """See RegistryStore."""
+        return self._store.holds(registration)
+
     async def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
     ) -> Grant:

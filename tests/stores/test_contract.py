@@ -85,6 +85,21 @@ async def test_one_key_may_hold_many_meshes(store: Rig) -> None:
     assert [await store.lookup(f"mesh-{n}") for n in range(3)] == [grant.lease for grant in grants]
 
 
+async def test_only_what_was_granted_is_ever_said_to_be_held(store: Rig) -> None:
+    granted = replace(registration(), agent_id=store.agent_id)
+    assert not store.store.holds(granted)
+    await store.register(granted)
+
+    for other in (
+        replace(granted, mesh_id="another-mesh"),
+        replace(granted, pubkey=OTHER_KEY),
+        replace(granted, endpoints=(*granted.endpoints, "nowhere")),
+        replace(granted, metadata={"more": "of it"}),
+        replace(granted, agent_id="another-agent"),
+    ):
+        assert not store.store.holds(other)
+
+
 async def test_a_renewal_extends_the_lease(store: Rig) -> None:
     await store.register(registration())
     await store.advance(100)

@@ -634,3 +634,15 @@ async def test_a_call_on_terms_never_suspends_unless_it_counts_many(rig: Rig) ->
     for call in calls:
         with pytest.raises(StopIteration):
             call.send(None)
+
+
+async def test_what_was_granted_is_held_until_it_changes_or_leaves() -> None:
+    async with memory_rig() as rig:
+        first, second = registration(metadata={"a": "b"}), registration()
+        held = [rig.store.holds(first)]
+        for wanted in (first, first, second):
+            await rig.register(wanted)
+            held.append(rig.store.holds(registration(metadata={"a": "b"})))
+        await rig.deregister()
+        held.append(rig.store.holds(second))
+    assert held == [False, True, True, False, False]

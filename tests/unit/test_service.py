@@ -65,6 +65,29 @@ async def test_a_lookup_finds_what_was_registered_until_it_ends(
     assert error.value.mesh_id == MESH
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_is_held_of_a_colony_makes_no_agent_without_an_id(
+    service: DiscoveryService, times: int
+) -> None:
+    for _ in range(times):
+        await service.register_colony(registration(), CALLER)
+
+    with pytest.raises(InvalidFieldError) as error:
+        await service.register_agent(registration(), CALLER)
+    assert [violation.field for violation in error.value.violations] == ["agent_id"]
+
+
+async def test_what_breaks_the_rules_is_refused_each_time_and_beside_what_is_held(
+    service: DiscoveryService,
+) -> None:
+    await service.register_colony(registration(), CALLER)
+
+    for _ in range(2):
+        with pytest.raises(InvalidFieldError):
+            await service.register_colony(registration(endpoints=("nowhere",)), CALLER)
+    assert (await service.lookup_colony(MESH)).lease.registration == registration()
+
+
 async def test_another_key_is_refused(service: DiscoveryService) -> None:
     registered = await service.register_colony(registration(), CALLER)
 

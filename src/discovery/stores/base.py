@@ -124,6 +124,13 @@ class RegistryStore(Protocol):
         """
         ...
 
+    def holds(self, registration: Registration) -> bool:
+        """Return whether it is known here, without asking anybody, that this very content was granted a lease before.
+
+        False says nothing.
+        """
+        ...
+
     async def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
     ) -> Grant:

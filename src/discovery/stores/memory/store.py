@@ -51,6 +51,11 @@ class MemoryStore:
         self.expired = 0
         """See RegistryStore."""
 
+    def holds(self, registration: Registration) -> bool:
+        """See RegistryStore."""
+        entry = self._entries.get(lease_name(registration.mesh_id, registration.agent_id))
+        return entry is not None and self._same(registration, entry.registration)
+
     async def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
     ) -> Grant:

@@ -69,6 +69,11 @@ class RedisStore:
         """See RegistryStore."""
         return self._backend.expired
 
+    def holds(self, registration: Registration) -> bool:
+        """See RegistryStore. Only Redis knows."""
+        del registration
+        return False
+
     def register(
         self, registration: Registration, *, ttl: int, now: Instant, terms: Terms = NO_TERMS
     ) -> Coroutine[Any, Any, Grant]:
