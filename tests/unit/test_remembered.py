@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from discovery.models import Registration
-from discovery.remembered import Remembered
-from discovery.stores.memory import sameness
+from discovery.remembered import Latest, Remembered
 from discovery.stores.memory.sameness import Sameness
 from tests.support import registration
 
@@ -99,9 +98,16 @@ def test_what_differs_is_not_remembered() -> None:
     assert Compared.times == 2
 
 
-def test_sameness_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sameness, "_MOST", 2)
+def test_sameness_is_bounded() -> None:
     same: Any = Sameness()
+    same._equal = Latest(2)
     for name in "abc":
         assert same(registration(mesh_id=name), registration(mesh_id=name))
-    assert len(same._equal) == 1
+    assert len(same._equal.kept) == 2
+
+
+def test_one_more_takes_the_place_of_the_earliest_and_of_no_other() -> None:
+    latest = Latest[str, int](3)
+    for number, name in enumerate("abcbd"):
+        latest.add(name, number)
+    assert latest.kept == {"b": 3, "c": 2, "d": 4}

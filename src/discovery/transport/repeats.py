@@ -11,16 +11,15 @@ from typing import Any, TypeVar
 
 import betterproto
 
-from discovery.ratelimits.recent import Recent
+from discovery.remembered import Latest
 
 M = TypeVar("M", bound=betterproto.Message)
 
-_ROOM = 4096
 _LONGEST = 1024
-"""Bytes of a message that is remembered, at most: with what is found out about them, all take some 20 MB."""
+"""Bytes of a message that is remembered, at most: with what is found out about them, all take some 10 MB."""
 
 _Key = tuple[Callable[..., betterproto.Message], type[betterproto.Message], bytes]
-_known: Recent[_Key, Any] = Recent(_ROOM)
+_known = Latest[_Key, Any]()
 
 
 def read_again(data: bytes, message_type: type[M], decode: Callable[[bytes, type[M]], M]) -> M:
@@ -31,8 +30,8 @@ def read_again(data: bytes, message_type: type[M], decode: Callable[[bytes, type
     if len(data) > _LONGEST:
         return decode(data, message_type)
     key = (decode, message_type, data)
-    known: M | None = _known.get(key)
+    known: M | None = _known.kept.get(key)
     if known is None:
         known = decode(data, message_type)
-        _known.put(key, known)
+        _known.add(key, known)
     return known

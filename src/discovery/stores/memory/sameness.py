@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from discovery.models import Registration
-
-_MOST = 4096
+from discovery.remembered import Latest
 
 
 class Sameness:
@@ -14,16 +13,14 @@ class Sameness:
     """
 
     def __init__(self) -> None:
-        self._equal: dict[int, tuple[Registration, Registration]] = {}
+        self._equal = Latest[int, tuple[Registration, Registration]]()
 
     def __call__(self, registration: Registration, held: Registration) -> bool:
         """Return whether the two are equal."""
-        known = self._equal.get(id(registration))
+        known = self._equal.kept.get(id(registration))
         if known is not None and known[1] is held:
             return True
         if registration != held:
             return False
-        if len(self._equal) >= _MOST:
-            self._equal.clear()
-        self._equal[id(registration)] = registration, held
+        self._equal.add(id(registration), (registration, held))
         return True
