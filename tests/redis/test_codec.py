@@ -20,7 +20,7 @@ from discovery.models import (
     Reservation,
     WatchEvent,
 )
-from discovery.stores.redis import codec
+from discovery.remembered import ROOM
 from discovery.stores.redis.codec import (
     decode_event,
     decode_lease,
@@ -241,7 +241,7 @@ def test_what_was_written_of_an_object_is_remembered_if_it_is_short() -> None:
 def test_only_so_much_is_remembered() -> None:
     first = registration()
     before = encode_registration(first)
-    others = [registration(mesh_id=f"mesh-{number}") for number in range(codec._ROOM)]
+    others = [registration(mesh_id=f"mesh-{number}") for number in range(ROOM)]
     for number, other in enumerate(others):
         assert json.loads(encode_registration(other))["mesh_id"] == f"mesh-{number}"
 

@@ -407,9 +407,8 @@ async def test_requests_that_repeat_take_the_short_cut() -> None:
     fast, _ = await compare(one_by_one(script))
     # The first fills the table, there is a short cut after the second, the third is seen, the fourth is learned.
     assert fast.begun == 4
-    assert (
-        fast.repeated == 2
-    )  # the fifth is taken apart, the sixth is the same, and after that so is all of it
+    # The fifth is taken apart, the sixth is the same, and after that so is all of it.
+    assert fast.repeated == 2
     assert [account.code for account in fast.accounts] == [Code.OK] * 8
 
 

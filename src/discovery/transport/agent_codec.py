@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from discovery._gen.coral.discovery import v1 as pb
-from discovery.models import NO_METADATA, Lease, Registered, Registration, Synced, WatchEvent
+from discovery.models import Lease, Registered, Registration, Synced, WatchEvent
 from discovery.transport.codec import (
     ABSENT,
     REGISTERED,
+    content_in,
     endpoint_message,
     granted,
-    observed_in,
 )
 from discovery.transport.messages import new, plain
 from discovery.transport.moments import from_datetime, to_datetime
@@ -20,16 +20,7 @@ from discovery.transport.moments import from_datetime, to_datetime
 def registration_from(message: pb.RegisterAgentRequest | pb.LookupAgentResponse) -> Registration:
     """Return what an agent says of itself, from its own message or from the answer to a lookup."""
     said = plain(message)
-    return Registration(
-        mesh_id=said.mesh_id,
-        agent_id=said.agent_id,
-        pubkey=said.pubkey,
-        endpoints=tuple(said.endpoints),
-        metadata=said.metadata or NO_METADATA,
-        mesh_ipv4=said.mesh_ipv4,
-        mesh_ipv6=said.mesh_ipv6,
-        observed_endpoint=observed_in(said),
-    )
+    return Registration(agent_id=said.agent_id, **content_in(said))
 
 
 def register_request(registration: Registration) -> pb.RegisterAgentRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import betterproto
 
@@ -30,14 +30,13 @@ M = TypeVar("M", bound=betterproto.Message)
 REGISTERED = pb.RegistrationState(pb.RegistrationState.REGISTERED)
 ABSENT = pb.RegistrationState(pb.RegistrationState.ABSENT)
 
-_HasObserved = (
+_HasContent = (
     pb.RegisterColonyRequest
-    | pb.RegisterColonyResponse
     | pb.LookupColonyResponse
     | pb.RegisterAgentRequest
-    | pb.RegisterAgentResponse
     | pb.LookupAgentResponse
 )
+_HasObserved = _HasContent | pb.RegisterColonyResponse | pb.RegisterAgentResponse
 
 
 def encode(message: betterproto.Message) -> bytes:
@@ -66,17 +65,25 @@ def registration_from(message: pb.RegisterColonyRequest | pb.LookupColonyRespons
     """Return what a colony says of itself, from its own message or from the answer to a lookup."""
     said = plain(message)
     return Registration(
-        mesh_id=said.mesh_id,
-        pubkey=said.pubkey,
-        endpoints=tuple(said.endpoints),
-        metadata=said.metadata or NO_METADATA,
-        mesh_ipv4=said.mesh_ipv4,
-        mesh_ipv6=said.mesh_ipv6,
         connect_port=said.connect_port,
         public_port=said.public_port,
-        observed_endpoint=observed_in(said),
         public_endpoint=_public_endpoint_from(said.public_endpoint),
+        **content_in(said),
     )
+
+
+def content_in(said: _HasContent) -> dict[str, Any]:
+    """Return what colonies and agents alike say of themselves, for a Registration; `said` must be `plain`."""
+    return {
+        "mesh_id": said.mesh_id,
+        "pubkey": said.pubkey,
+        "endpoints": tuple(said.endpoints),
+        "metadata": said.metadata
+        or NO_METADATA,  # all share the empty one, which nobody can change
+        "mesh_ipv4": said.mesh_ipv4,
+        "mesh_ipv6": said.mesh_ipv6,
+        "observed_endpoint": observed_in(said),
+    }
 
 
 def register_request(registration: Registration) -> pb.RegisterColonyRequest:

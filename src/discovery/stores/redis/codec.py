@@ -30,11 +30,11 @@ from discovery.models import (
     Reservation,
     WatchEvent,
 )
+from discovery.remembered import ROOM, Latest
 
 _FORMAT = b"1"
 _NOBODY = b"-"
 
-_ROOM = 4096
 _LONGEST = 1024
 """Bytes of a value that is remembered, at most."""
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 def _read_again(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
     """Return `read`, remembering what it made of short values. What it raises is not remembered."""
-    remembered = lru_cache(_ROOM)(read)
+    remembered = lru_cache(ROOM)(read)
 
     @wraps(read)
     def read_again(value: bytes) -> T:
@@ -57,19 +57,16 @@ def _read_again(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
 
 def _write_again(write: Callable[[Registration], bytes]) -> Callable[[Registration], bytes]:
     """Return `write`, remembering what it made of an object: a renewal's is mostly that of the renewal before."""
-    written: dict[int, tuple[Registration, bytes]] = {}
+    written = Latest[int, tuple[Registration, bytes]]()
 
     @wraps(write)
     def write_again(registration: Registration) -> bytes:
         # What is remembered stays alive, so that no other object takes its place.
-        _, value = written.get(id(registration), (None, None))
+        _, value = written.kept.get(id(registration), (None, None))
         if value is None:
             value = write(registration)
-            if len(value) > _LONGEST:
-                return value
-            if len(written) >= _ROOM:
-                written.clear()
-            written[id(registration)] = registration, value
+            if len(value) <= _LONGEST:
+                written.add(id(registration), (registration, value))
         return value
 
     return write_again
